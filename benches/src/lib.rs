@@ -1,0 +1,1 @@
+//! Ratios against a peer built and run in the same run.

@@ -1,0 +1,1 @@
+//! Peerless on async-std.

@@ -1,0 +1,2 @@
+//! The `peerless` command.
+fn main() {}

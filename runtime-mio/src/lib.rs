@@ -1,0 +1,1 @@
+//! Peerless on a blocking mio event loop, and the `peerless` command.

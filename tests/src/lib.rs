@@ -1,0 +1,1 @@
+//! A simulated world for Peerless: hosts, links, faults, transcripts, laws.
