@@ -1,1 +1,16 @@
 //! libp2p without the I/O: pure state machines that consume bytes, timers and commands and emit actions.
+
+pub mod addresses;
+pub mod behaviour;
+pub mod counters;
+pub mod event;
+pub mod identity;
+pub mod ids;
+pub mod protocols;
+pub mod rng;
+pub mod swarm;
+pub mod time;
+pub mod trace;
+
+pub use libp2p_identity::{Keypair, PeerId, PublicKey};
+pub use multiaddr::Multiaddr;

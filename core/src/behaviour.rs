@@ -1,0 +1,487 @@
+//! The one vocabulary: what a protocol or policy is told ([`Input`]), what it may ask for ([`Action`]), and what it
+//! may look at ([`Context`], [`View`]).
+//!
+//! A [`Behaviour`] is one object per protocol per node. It has no handlers per connection, no tasks and no queue that
+//! somebody must poll: it is called with an input and pushes actions into the context, so there is one global order.
+//! The built-in protocols use nothing else, so whatever they do an embedder's behaviour can do too.
+
+use std::{any::Any, borrow::Borrow, collections::VecDeque, fmt, sync::Arc};
+
+use bytes::Bytes;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+pub use peerless_proto::frame::Framing;
+
+use crate::{
+    addresses::{AddressSource, Addresses},
+    counters::Counters,
+    event::{
+        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceReport, StreamFault, UpgradeError,
+        UpgradeRole,
+    },
+    identity::Identity,
+    ids::{ConnectionId, StreamId, Token},
+    protocols::identify,
+    rng::Rng,
+    swarm::table::Connections,
+    time::{Deadline, Instant, UnixTime},
+};
+
+/// A protocol or policy as a pure state machine.
+pub trait Behaviour: Any + Send {
+    /// A short name, unique in the node; labels its random numbers, its tokens and its lines in transcripts.
+    fn name(&self) -> &'static str;
+
+    /// The stream protocols it answers, in order of preference. Read once, when the node is made.
+    fn protocols(&self) -> &[ProtocolSpec];
+
+    /// Takes one input and pushes what follows from it into `cx`. Unknown ids and spurious timeouts change nothing.
+    fn handle(&mut self, cx: &mut Context<'_>, input: Input);
+
+    /// When it wants [`Input::Timeout`] next. Must not lie in the past after a `handle`.
+    fn deadline(&self) -> Option<Deadline> {
+        None
+    }
+
+    /// One of its frames in a few words, for transcripts; `None` prints the length alone.
+    fn describe(&self, protocol: &ProtocolName, frame: &[u8], unix: UnixTime) -> Option<String> {
+        let _ = (protocol, frame, unix);
+        None
+    }
+}
+
+/// A stream protocol's id, such as `/ipfs/ping/1.0.0`. Cheap to clone.
+#[derive(Clone)]
+pub struct ProtocolName(Name);
+
+#[derive(Clone)]
+enum Name {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl ProtocolName {
+    /// A name known at compile time.
+    pub const fn from_static(name: &'static str) -> Self {
+        Self(Name::Static(name))
+    }
+
+    /// The name as it stands on the wire.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Name::Static(name) => name,
+            Name::Shared(name) => name,
+        }
+    }
+}
+
+impl From<&str> for ProtocolName {
+    fn from(name: &str) -> Self {
+        Self(Name::Shared(name.into()))
+    }
+}
+
+impl PartialEq for ProtocolName {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for ProtocolName {}
+
+impl PartialEq<str> for ProtocolName {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl Borrow<str> for ProtocolName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl PartialOrd for ProtocolName {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ProtocolName {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl std::hash::Hash for ProtocolName {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl fmt::Display for ProtocolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for ProtocolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How the stream layer treats the streams of one protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtocolSpec {
+    /// The protocol's id.
+    pub name: ProtocolName,
+    /// How bytes become frames, with the cap that is checked before anything is allocated.
+    pub framing: Framing,
+    /// Most inbound streams that one peer may have open with this protocol; one more is reset.
+    pub inbound_per_peer: usize,
+}
+
+/// What a behaviour is told.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Input {
+    /// Its deadline has come. May be spurious.
+    Timeout,
+    /// Something happened to a connection.
+    Peer(PeerEvent),
+    /// Something happened to one of its streams.
+    Stream(StreamId, StreamEvent),
+    /// The answer to an action that carried this token.
+    Reply(Token, Reply),
+    /// Our own addresses or protocols changed; see [`View::addresses`].
+    Addresses,
+    /// Dial this circuit address; answer with [`Action::Upgrade`] or [`Action::DialFailed`] under the same token.
+    Dial(Token, Multiaddr),
+}
+
+/// Something that happened to a connection.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// It is authenticated and carries streams. Its details are in [`View::connections`].
+    Connected {
+        /// The new connection.
+        connection: ConnectionId,
+        /// The authenticated peer.
+        peer: PeerId,
+    },
+    /// It has ended; the view no longer holds it, and its streams are gone without further events.
+    Disconnected {
+        /// The connection that ended.
+        connection: ConnectionId,
+        /// Its peer.
+        peer: PeerId,
+        /// Connections to the same peer that are still there.
+        remaining: usize,
+        /// Why, and so who is to blame.
+        reason: CloseReason,
+    },
+    /// Identify told what the peer is (again, after each push).
+    Identified {
+        /// The connection it was told on.
+        connection: ConnectionId,
+        /// The authenticated peer.
+        peer: PeerId,
+        /// What it says of itself.
+        info: Arc<identify::Info>,
+    },
+    /// The peer's address changed; the new one is in the view.
+    PathChanged {
+        /// The connection that moved.
+        connection: ConnectionId,
+    },
+}
+
+/// Something that happened to a stream of the behaviour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamEvent {
+    /// The remote opened it and one of our protocols was agreed on.
+    Accepted {
+        /// The connection it belongs to.
+        connection: ConnectionId,
+        /// The authenticated remote.
+        peer: PeerId,
+        /// The protocol agreed on.
+        protocol: ProtocolName,
+    },
+    /// One whole frame.
+    Frame(Bytes),
+    /// Everything sent so far has left the write queue.
+    Drained,
+    /// The remote will send no more.
+    Finished,
+    /// The stream is gone and its id is stale.
+    Reset(StreamFault),
+}
+
+/// The answer to an action that carried a token.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Reply {
+    /// To [`Action::Open`]. Negotiation is optimistic: frames may be sent at once, and a remote that does not speak
+    /// the protocol shows as [`StreamFault::Unsupported`].
+    Stream(Result<StreamId, OpenError>),
+    /// To [`Action::Dial`].
+    Dial(Result<ConnectionId, DialError>),
+    /// To [`Action::Splice`], when it has ended; both streams are gone.
+    Spliced(SpliceReport),
+    /// To [`Action::Upgrade`]; the stream has become the connection, or is gone.
+    Upgraded(Result<ConnectionId, UpgradeError>),
+}
+
+/// What a behaviour may ask for.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// Open a stream; answered by [`Reply::Stream`].
+    Open {
+        /// Comes back in the reply.
+        token: Token,
+        /// On this connection.
+        connection: ConnectionId,
+        /// One of the behaviour's own protocols.
+        protocol: ProtocolName,
+    },
+    /// Queue one frame. A stream whose write queue overflows is reset with [`StreamFault::WriteQueueFull`].
+    Send {
+        /// The stream.
+        stream: StreamId,
+        /// The payload; the stream layer frames it.
+        frame: Bytes,
+    },
+    /// Send no more after what is queued.
+    Finish {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// Give the stream up in both directions at once. Its id is stale afterwards and no event follows. On a spliced
+    /// stream this ends the splice, with its report.
+    Reset {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// Hand two streams to the data plane, which copies each into the other; answered by [`Reply::Spliced`].
+    Splice {
+        /// Comes back in the reply.
+        token: Token,
+        /// One stream.
+        a: StreamId,
+        /// The other stream.
+        b: StreamId,
+        /// Most bytes per direction; 0 for no limit.
+        limit: u64,
+    },
+    /// Make a stream carry a connection to `peer`; answered by [`Reply::Upgraded`].
+    Upgrade {
+        /// Comes back in the reply.
+        token: Token,
+        /// The stream, whose connection's peer is the relay.
+        stream: StreamId,
+        /// Who must be at the other end.
+        peer: PeerId,
+        /// Which side of the handshakes we play.
+        role: UpgradeRole,
+        /// What the relay grants the circuit.
+        limit: CircuitLimit,
+    },
+    /// Connect to a peer; answered by [`Reply::Dial`].
+    Dial {
+        /// Comes back in the reply.
+        token: Token,
+        /// Who must be there; `None` takes whoever the addresses name.
+        peer: Option<PeerId>,
+        /// Where.
+        addresses: Vec<Multiaddr>,
+    },
+    /// The answer to [`Input::Dial`] when it failed.
+    DialFailed {
+        /// The token of the input.
+        token: Token,
+        /// Why.
+        error: DialError,
+    },
+    /// Close a connection.
+    Close {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Add one of our own addresses, or confirm it again.
+    AddAddress {
+        /// The address, without our own `/p2p`.
+        address: Multiaddr,
+        /// How we know it.
+        source: AddressSource,
+    },
+    /// Withdraw one of our own addresses.
+    RemoveAddress {
+        /// The address.
+        address: Multiaddr,
+        /// As it was added.
+        source: AddressSource,
+    },
+    /// Tell the embedder. [`Event::Identify`] is also told to all behaviours.
+    Emit(Event),
+}
+
+/// What a behaviour may look at, and where its actions go.
+#[derive(Debug)]
+pub struct Context<'a> {
+    now: Instant,
+    unix: UnixTime,
+    rng: &'a mut Rng,
+    counters: &'a mut Counters,
+    next_token: &'a mut u64,
+    actions: &'a mut VecDeque<Action>,
+    view: View<'a>,
+}
+
+/// The parts a [`Context`] is made of; the node makes one per call, tests make their own.
+#[derive(Debug)]
+pub struct ContextParts<'a> {
+    /// Monotonic time.
+    pub now: Instant,
+    /// Wall-clock time.
+    pub unix: UnixTime,
+    /// The behaviour's own fork.
+    pub rng: &'a mut Rng,
+    /// The node's counters.
+    pub counters: &'a mut Counters,
+    /// The next token's number.
+    pub next_token: &'a mut u64,
+    /// Where actions go.
+    pub actions: &'a mut VecDeque<Action>,
+    /// The world.
+    pub view: View<'a>,
+}
+
+impl<'a> From<ContextParts<'a>> for Context<'a> {
+    fn from(parts: ContextParts<'a>) -> Self {
+        let ContextParts { now, unix, rng, counters, next_token, actions, view } = parts;
+        Self { now, unix, rng, counters, next_token, actions, view }
+    }
+}
+
+impl<'a> Context<'a> {
+    /// Monotonic time of this input.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Wall-clock time, only for wire formats that carry it.
+    pub fn unix(&self) -> UnixTime {
+        self.unix
+    }
+
+    /// This behaviour's own random numbers.
+    pub fn rng(&mut self) -> &mut Rng {
+        self.rng
+    }
+
+    /// The world, read-only.
+    pub fn view(&self) -> View<'a> {
+        self.view
+    }
+
+    /// Adds one to the named counter. Names are dotted, from the general to the particular.
+    pub fn count(&mut self, name: &'static str) {
+        self.counters.add(name, 1);
+    }
+
+    /// Adds `n` to the named counter.
+    pub fn count_n(&mut self, name: &'static str, n: u64) {
+        self.counters.add(name, n);
+    }
+
+    /// A token not used before in this node.
+    pub fn token(&mut self) -> Token {
+        let token = Token(*self.next_token);
+        *self.next_token += 1;
+        token
+    }
+
+    /// Asks for anything.
+    pub fn push(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    /// Asks for a stream; see [`Action::Open`].
+    pub fn open(&mut self, connection: ConnectionId, protocol: ProtocolName) -> Token {
+        let token = self.token();
+        self.push(Action::Open { token, connection, protocol });
+        token
+    }
+
+    /// Queues a frame; see [`Action::Send`].
+    pub fn send(&mut self, stream: StreamId, frame: impl Into<Bytes>) {
+        self.push(Action::Send { stream, frame: frame.into() });
+    }
+
+    /// Ends our direction; see [`Action::Finish`].
+    pub fn finish(&mut self, stream: StreamId) {
+        self.push(Action::Finish { stream });
+    }
+
+    /// Gives a stream up; see [`Action::Reset`].
+    pub fn reset(&mut self, stream: StreamId) {
+        self.push(Action::Reset { stream });
+    }
+
+    /// Joins two streams; see [`Action::Splice`].
+    pub fn splice(&mut self, a: StreamId, b: StreamId, limit: u64) -> Token {
+        let token = self.token();
+        self.push(Action::Splice { token, a, b, limit });
+        token
+    }
+
+    /// Connects to a peer; see [`Action::Dial`].
+    pub fn dial(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>) -> Token {
+        let token = self.token();
+        self.push(Action::Dial { token, peer, addresses });
+        token
+    }
+
+    /// Closes a connection; see [`Action::Close`].
+    pub fn close(&mut self, connection: ConnectionId) {
+        self.push(Action::Close { connection });
+    }
+
+    /// Tells the embedder; see [`Action::Emit`].
+    pub fn emit(&mut self, event: impl Into<Event>) {
+        self.push(Action::Emit(event.into()));
+    }
+}
+
+/// The world as a behaviour may see it.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Who we are; signs envelopes.
+    pub identity: &'a Identity,
+    /// Established connections.
+    pub connections: &'a Connections,
+    /// Our own addresses.
+    pub addresses: &'a Addresses,
+    /// The stream protocols we answer, sorted.
+    pub protocols: &'a [ProtocolName],
+    /// Write queues.
+    pub queues: &'a dyn Queues,
+}
+
+impl View<'_> {
+    /// Our own PeerId.
+    pub fn local_peer(&self) -> PeerId {
+        self.identity.peer()
+    }
+}
+
+/// How full the write queues are.
+pub trait Queues: fmt::Debug {
+    /// Bytes sent on `stream` that have not been taken by its connection; 0 if the id is stale.
+    fn queued(&self, stream: StreamId) -> usize;
+}

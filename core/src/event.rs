@@ -1,0 +1,374 @@
+//! What the embedder is told, and the errors and reasons that events and replies carry.
+
+use std::{any::Any, net::IpAddr, time::Duration};
+
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+
+use crate::{
+    behaviour::ProtocolName,
+    ids::{ConnectionId, DialId, QueryId, StreamId},
+    protocols::{identify, ping, relay},
+    swarm::table::Direction,
+};
+
+/// What the embedder is told, in order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// An address that leads to us came up; without our `/p2p`.
+    Listening {
+        /// The address.
+        address: Multiaddr,
+    },
+    /// An address that led to us is gone.
+    ListenClosed {
+        /// The address.
+        address: Multiaddr,
+    },
+    /// A connection is authenticated and carries streams.
+    Connected {
+        /// Its id.
+        connection: ConnectionId,
+        /// The authenticated remote.
+        peer: PeerId,
+        /// Where it is.
+        address: Multiaddr,
+        /// Who opened it.
+        direction: Direction,
+        /// The relay it runs through, if it does.
+        relay: Option<PeerId>,
+        /// The dial that led to it, if it was ours.
+        dial: Option<DialId>,
+    },
+    /// A connection has ended, and all its streams with it.
+    Disconnected {
+        /// Its id, stale by now.
+        connection: ConnectionId,
+        /// Its peer.
+        peer: PeerId,
+        /// Why, and so who is to blame.
+        reason: CloseReason,
+    },
+    /// A dial reached nobody.
+    DialFailed {
+        /// The dial.
+        dial: DialId,
+        /// Whom it was to reach, if that was said.
+        peer: Option<PeerId>,
+        /// What happened at each address.
+        error: DialError,
+    },
+    /// Somebody connected and did not get as far as being a peer.
+    InboundFailed {
+        /// Where it came from.
+        remote: Multiaddr,
+        /// What went wrong.
+        reason: CloseReason,
+    },
+    /// Something happened to a stream of the embedder.
+    Stream {
+        /// The stream.
+        stream: StreamId,
+        /// What.
+        event: AppStreamEvent,
+    },
+    /// The embedder is asked to resolve a host name; it answers with `Node::handle_resolved`.
+    Resolve {
+        /// Comes back in the answer.
+        query: QueryId,
+        /// The name.
+        name: String,
+        /// Which address family.
+        family: Family,
+    },
+    /// From ping.
+    Ping(ping::Event),
+    /// From identify.
+    Identify(identify::Event),
+    /// From the relay we are.
+    Hop(relay::hop::Event),
+    /// From the relays we use.
+    Reservation(relay::client::Event),
+    /// From a behaviour of the embedder.
+    Custom {
+        /// Its name.
+        behaviour: &'static str,
+        /// What it says.
+        event: Box<dyn Any + Send>,
+    },
+}
+
+/// Which addresses a name is to be resolved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `/dns`: both.
+    Any,
+    /// `/dns4`: A records.
+    V4,
+    /// `/dns6`: AAAA records.
+    V6,
+}
+
+impl Family {
+    /// Whether `ip` is of this family.
+    pub fn takes(self, ip: &IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::V4 => ip.is_ipv4(),
+            Self::V6 => ip.is_ipv6(),
+        }
+    }
+}
+
+/// Something that happened to a stream of the embedder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AppStreamEvent {
+    /// The remote opened it for one of the embedder's protocols.
+    Accepted {
+        /// The connection it belongs to.
+        connection: ConnectionId,
+        /// The authenticated remote.
+        peer: PeerId,
+        /// The protocol agreed on.
+        protocol: ProtocolName,
+    },
+    /// The remote agreed to the protocol of a stream we opened.
+    Agreed,
+    /// There is something to read: data, the end, or an error.
+    Readable,
+    /// There is room to write again, after a write that was blocked.
+    Writable,
+    /// The stream is gone and its id is stale.
+    Reset(StreamFault),
+}
+
+/// Why a stream is gone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamFault {
+    /// The remote gave it up.
+    #[error("the remote reset the stream (code {0})")]
+    Remote(u64),
+    /// Its connection ended.
+    #[error("the connection ended")]
+    ConnectionLost,
+    /// The remote does not speak the protocol.
+    #[error("the remote does not speak the protocol")]
+    Unsupported,
+    /// Agreeing on a protocol took too long.
+    #[error("protocol negotiation timed out")]
+    NegotiationTimeout,
+    /// The remote broke multistream-select or the protocol's framing.
+    #[error("the remote broke the framing: {0}")]
+    Malformed(String),
+    /// The remote does not read, and our write queue is full.
+    #[error("the write queue is full")]
+    WriteQueueFull,
+}
+
+/// Why no stream could be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The connection is gone.
+    #[error("no such connection")]
+    NoConnection,
+    /// The remote grants no more streams for now.
+    #[error("the remote grants no more streams")]
+    StreamLimit,
+    /// The protocol is not one that the node was configured with.
+    #[error("unknown protocol {0}")]
+    UnknownProtocol(ProtocolName),
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// We closed it.
+    #[error("closed by us")]
+    Local,
+    /// The remote closed it.
+    #[error("closed by the remote (code {code}{}{text})", if text.is_empty() { "" } else { ": " })]
+    Remote {
+        /// The application error code.
+        code: u64,
+        /// The remote's words, shortened.
+        text: String,
+    },
+    /// Nothing came for too long.
+    #[error("timed out")]
+    TimedOut,
+    /// The remote lost its state (stateless reset, RFC 9000 section 10.3).
+    #[error("reset by the remote")]
+    Reset,
+    /// The remote is not who it must be.
+    #[error("expected peer {expected}, found {found}")]
+    WrongPeer {
+        /// Who was dialled.
+        expected: PeerId,
+        /// Who answered.
+        found: PeerId,
+    },
+    /// The handshake failed.
+    #[error("handshake failed: {0}")]
+    Handshake(String),
+    /// The remote broke the transport protocol, or says that we did.
+    #[error("transport error: {0}")]
+    Transport(String),
+    /// The relayed stream that carried it ended.
+    #[error("the circuit ended: {0}")]
+    Circuit(StreamFault),
+    /// The circuit's bytes were not a secured, multiplexed connection.
+    #[error("upgrade failed: {0}")]
+    Upgrade(UpgradeError),
+    /// The remote's muxer broke its rules.
+    #[error("muxer error: {0}")]
+    Muxer(String),
+}
+
+/// Why a dial reached nobody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.describe())]
+pub struct DialError {
+    /// What happened, address by address; empty if there was nothing to dial.
+    pub attempts: Vec<(Multiaddr, AttemptError)>,
+}
+
+impl DialError {
+    /// An error with a single address.
+    pub fn one(address: Multiaddr, error: AttemptError) -> Self {
+        Self { attempts: vec![(address, error)] }
+    }
+
+    fn describe(&self) -> String {
+        if self.attempts.is_empty() {
+            return "no address to dial".into();
+        }
+        let parts: Vec<_> =
+            self.attempts.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+        parts.join("; ")
+    }
+}
+
+/// Why one address led nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttemptError {
+    /// Not an address that this node can dial.
+    #[error("not a dialable address: {0}")]
+    Unsupported(String),
+    /// It names another peer than the dial.
+    #[error("names peer {found}, not {expected}")]
+    OtherPeer {
+        /// Whom the dial is for.
+        expected: PeerId,
+        /// Whom the address names.
+        found: PeerId,
+    },
+    /// It leads to ourselves.
+    #[error("that is this node itself")]
+    Own,
+    /// The embedder gave no socket of that address family.
+    #[error("no socket of that address family")]
+    NoSocket,
+    /// The name has no address.
+    #[error("the name does not resolve: {0}")]
+    Unresolved(String),
+    /// The connection failed before it was established.
+    #[error("{0}")]
+    Failed(CloseReason),
+    /// The relay could not be reached.
+    #[error("the relay could not be reached: {0}")]
+    RelayUnreachable(String),
+    /// The relay refused.
+    #[error("the relay refused: {0}")]
+    RelayRefused(relay::Status),
+    /// The relay does not speak circuit relay v2, or broke it.
+    #[error("the relay broke the protocol: {0}")]
+    RelayFault(String),
+    /// The relay did not answer in time.
+    #[error("timed out")]
+    TimedOut,
+}
+
+/// Which side of the handshakes on a circuit we play.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpgradeRole {
+    /// We sent CONNECT: multistream dialer, TLS client, Noise and yamux initiator.
+    Initiator,
+    /// We answered CONNECT.
+    Responder,
+}
+
+/// What a relay grants a circuit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CircuitLimit {
+    /// For how long; `None` is unlimited.
+    pub duration: Option<Duration>,
+    /// Bytes per direction; `None` is unlimited.
+    pub data: Option<u64>,
+}
+
+/// Why a stream did not become a connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpgradeError {
+    /// The stream's id is stale.
+    #[error("no such stream")]
+    NoStream,
+    /// The carrying stream ended.
+    #[error("the circuit ended: {0}")]
+    Carrier(StreamFault),
+    /// It took too long.
+    #[error("timed out during {0}")]
+    TimedOut(&'static str),
+    /// No security or muxer in common, or multistream-select broken.
+    #[error("negotiation failed: {0}")]
+    Negotiation(String),
+    /// The security handshake failed.
+    #[error("handshake failed: {0}")]
+    Handshake(String),
+    /// The remote is not who it must be.
+    #[error("expected peer {expected}, found {found}")]
+    WrongPeer {
+        /// Who must be there.
+        expected: PeerId,
+        /// Who is.
+        found: PeerId,
+    },
+}
+
+/// How a splice ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpliceReport {
+    /// Bytes copied from `a` to `b`.
+    pub a_to_b: u64,
+    /// Bytes copied from `b` to `a`.
+    pub b_to_a: u64,
+    /// Why.
+    pub end: SpliceEnd,
+}
+
+/// Why a splice ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpliceEnd {
+    /// Both sides finished; everything was delivered.
+    #[error("both finished")]
+    Finished,
+    /// A direction reached its limit.
+    #[error("byte limit reached")]
+    Limit,
+    /// The behaviour reset one of the streams.
+    #[error("reset by us")]
+    Local,
+    /// Stream `a` was lost.
+    #[error("source: {0}")]
+    A(StreamFault),
+    /// Stream `b` was lost.
+    #[error("target: {0}")]
+    B(StreamFault),
+}

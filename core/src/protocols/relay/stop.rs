@@ -1,0 +1,1 @@
+//! The side that is reached through a relay: accepts circuits from relays that we hold a reservation with.

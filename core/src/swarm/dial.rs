@@ -1,0 +1,1 @@
+//! Dials under way.
