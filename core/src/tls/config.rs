@@ -144,3 +144,63 @@ fn cpu_has_aes() -> bool {
     #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+    use rustls::CipherSuite;
+
+    use super::super::testing::{NOW, ed25519, tls_identity};
+    use super::*;
+
+    fn names(suites: &[SupportedCipherSuite]) -> Vec<CipherSuite> {
+        suites.iter().map(SupportedCipherSuite::suite).collect()
+    }
+
+    #[test]
+    fn the_cheapest_suite_comes_first() {
+        use CipherSuite::{TLS13_AES_128_GCM_SHA256 as AES_128, TLS13_AES_256_GCM_SHA384 as AES_256};
+        let chacha = CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+        assert_eq!(names(&cipher_suites(true)), [AES_128, AES_256, chacha]);
+        assert_eq!(names(&cipher_suites(false)), [chacha, AES_128, AES_256]);
+    }
+
+    #[test]
+    fn the_servers_order_of_suites_wins() {
+        let identity = |cpu_has_aes| {
+            let mut identity = tls_identity(&ed25519(1));
+            let suites = cipher_suites(cpu_has_aes);
+            identity.provider = Arc::new(CryptoProvider { cipher_suites: suites, ..provider() });
+            identity
+        };
+        for server_has_aes in [true, false] {
+            let (config, _) = identity(!server_has_aes).client_config(None, &[ALPN_LIBP2P]);
+            let name = rustls::pki_types::ServerName::try_from("peer").unwrap();
+            let mut client = rustls::ClientConnection::new(config, name).unwrap();
+            let config = identity(server_has_aes).server_config(None, &[ALPN_LIBP2P]);
+            let mut server = rustls::ServerConnection::new(config).unwrap();
+            let mut hello = Vec::new();
+            client.write_tls(&mut hello).unwrap();
+            server.read_tls(&mut &hello[..]).unwrap();
+            server.process_new_packets().unwrap();
+            let agreed = server.negotiated_cipher_suite().map(|suite| suite.suite());
+            assert_eq!(agreed, names(&cipher_suites(server_has_aes)).first().copied());
+        }
+    }
+
+    #[test]
+    fn quic_accepts_the_configurations() {
+        let identity = tls_identity(&ed25519(2));
+        let (client, _) = identity.client_config(None, &[ALPN_LIBP2P]);
+        assert!(QuicClientConfig::try_from(client).is_ok());
+        assert!(QuicServerConfig::try_from(identity.server_config(None, &[ALPN_LIBP2P])).is_ok());
+    }
+
+    #[test]
+    fn all_clones_of_a_clock_show_the_same_time() {
+        let clock = WallClock::new(NOW);
+        let clone = clock.clone();
+        clock.set(NOW + 1);
+        assert_eq!(clone.current_time().map(|time| time.as_secs()), Some(NOW + 1));
+    }
+}

@@ -40,7 +40,7 @@ pub enum PeerError {
     Certificate(#[from] CertificateError),
     /// It is not the peer that was expected.
     #[error(transparent)]
-    WrongPeer(#[from] WrongPeer),
+    WrongPeer(Box<WrongPeer>),
 }
 
 impl PeerError {
@@ -65,7 +65,7 @@ impl From<PeerError> for rustls::Error {
 /// The mismatch inside a rustls error, if that is why the handshake failed.
 pub fn wrong_peer(error: &rustls::Error) -> Option<WrongPeer> {
     match PeerError::find(error)? {
-        PeerError::WrongPeer(wrong) => Some(wrong),
+        PeerError::WrongPeer(wrong) => Some(*wrong),
         PeerError::Certificate(_) => None,
     }
 }
@@ -123,7 +123,9 @@ impl PeerVerifier {
         }
         let got = certificate::verify(std::slice::from_ref(certificate), now.as_secs())?;
         match self.expected {
-            Some(expected) if expected != got => Err(WrongPeer { expected, got }.into()),
+            Some(expected) if expected != got => {
+                Err(PeerError::WrongPeer(Box::new(WrongPeer { expected, got })))
+            }
             _ => Ok(got),
         }
     }
