@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use libp2p_identity::{Keypair, PeerId};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::UnixTime;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
+use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, pki_types};
 
 use super::certificate::{self, GenerateError};
 use super::verifier::{PeerVerifier, Verdict};
+use crate::time::UnixTime;
 
 /// ALPN of QUIC, and of streams whose muxer is negotiated afterwards (`tls/tls.md`, "ALPN").
 pub const ALPN_LIBP2P: &[u8] = b"libp2p";
@@ -28,25 +27,25 @@ pub const ALPN_YAMUX: &[u8] = b"/yamux/1.0.0";
 pub struct WallClock(Arc<AtomicU64>);
 
 impl WallClock {
-    /// A clock that stands at `unix_seconds` until it is set.
-    pub fn new(unix_seconds: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(unix_seconds)))
+    /// A clock that stands at `now` until it is set.
+    pub fn new(now: UnixTime) -> Self {
+        Self(Arc::new(AtomicU64::new(now.as_secs())))
     }
 
-    /// Sets the time for all clones, in unix seconds.
-    pub fn set(&self, unix_seconds: u64) {
-        self.0.store(unix_seconds, Ordering::Relaxed);
+    /// Sets the time for all clones, to the second.
+    pub fn set(&self, now: UnixTime) {
+        self.0.store(now.as_secs(), Ordering::Relaxed);
     }
 
-    /// The time it was last set to, in unix seconds.
-    pub fn unix_seconds(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// The time it was last set to.
+    pub fn now(&self) -> UnixTime {
+        UnixTime::from_secs(self.0.load(Ordering::Relaxed))
     }
 }
 
 impl TimeProvider for WallClock {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.unix_seconds())))
+    fn current_time(&self) -> Option<pki_types::UnixTime> {
+        Some(pki_types::UnixTime::since_unix_epoch(self.now().since_epoch()))
     }
 }
 
@@ -67,7 +66,7 @@ impl TlsIdentity {
     /// # Errors
     /// If the identity cannot sign or the certificate cannot be made.
     pub fn new(identity: &Keypair, clock: WallClock) -> Result<Self, GenerateError> {
-        let (certificate, key) = certificate::generate(identity, clock.unix_seconds())?;
+        let (certificate, key) = certificate::generate(identity, clock.now())?;
         let key = aws_lc_rs::sign::any_ecdsa_type(&key)
             .map_err(|error| GenerateError::Certificate(error.to_string()))?;
         let certified_key = Arc::new(CertifiedKey::new(vec![certificate], key));
@@ -174,18 +173,29 @@ mod tests {
             identity
         };
         for server_has_aes in [true, false] {
-            let (config, _) = identity(!server_has_aes).client_config(None, &[ALPN_LIBP2P]);
-            let name = rustls::pki_types::ServerName::try_from("peer").unwrap();
-            let mut client = rustls::ClientConnection::new(config, name).unwrap();
-            let config = identity(server_has_aes).server_config(None, &[ALPN_LIBP2P]);
-            let mut server = rustls::ServerConnection::new(config).unwrap();
-            let mut hello = Vec::new();
-            client.write_tls(&mut hello).unwrap();
-            server.read_tls(&mut &hello[..]).unwrap();
-            server.process_new_packets().unwrap();
+            let server = greeted(&identity(!server_has_aes), &identity(server_has_aes));
             let agreed = server.negotiated_cipher_suite().map(|suite| suite.suite());
             assert_eq!(agreed, names(&cipher_suites(server_has_aes)).first().copied());
         }
+    }
+
+    #[test]
+    fn no_server_name_is_sent() {
+        let identity = tls_identity(&ed25519(3));
+        assert_eq!(greeted(&identity, &identity).server_name(), None);
+    }
+
+    /// A server that has answered the client's first message.
+    fn greeted(client: &TlsIdentity, server: &TlsIdentity) -> rustls::ServerConnection {
+        let name = pki_types::ServerName::try_from("peer.example").unwrap();
+        let (config, _) = client.client_config(None, &[ALPN_LIBP2P]);
+        let mut client = rustls::ClientConnection::new(config, name).unwrap();
+        let mut server = rustls::ServerConnection::new(server.server_config(None, &[ALPN_LIBP2P])).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        server.read_tls(&mut &hello[..]).unwrap();
+        server.process_new_packets().unwrap();
+        server
     }
 
     #[test]
@@ -198,9 +208,9 @@ mod tests {
 
     #[test]
     fn all_clones_of_a_clock_show_the_same_time() {
-        let clock = WallClock::new(NOW);
+        let clock = WallClock::new(UnixTime::from_secs(NOW));
         let clone = clock.clone();
-        clock.set(NOW + 1);
+        clock.set(UnixTime::from_secs(NOW + 1));
         assert_eq!(clone.current_time().map(|time| time.as_secs()), Some(NOW + 1));
     }
 }

@@ -5,6 +5,7 @@ use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use libp2p_identity::{Keypair, ecdsa, secp256k1};
 
 use super::{TlsIdentity, WallClock};
+use crate::time::UnixTime;
 
 /// 2026-01-01.
 pub(super) const NOW: u64 = 1_767_225_600;
@@ -31,5 +32,5 @@ pub(super) fn identities() -> Vec<Keypair> {
 }
 
 pub(super) fn tls_identity(keypair: &Keypair) -> TlsIdentity {
-    TlsIdentity::new(keypair, WallClock::new(NOW)).unwrap()
+    TlsIdentity::new(keypair, WallClock::new(UnixTime::from_secs(NOW))).unwrap()
 }

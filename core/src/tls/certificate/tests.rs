@@ -10,6 +10,17 @@ use rustls::pki_types::{AlgorithmIdentifier, alg_id};
 use super::super::testing::{NOW, ed25519, identities, rsa_pkcs8, secp256k1};
 use super::*;
 
+fn verify(chain: &[CertificateDer<'_>], now: u64) -> Result<PeerId, CertificateError> {
+    super::verify(chain, UnixTime::from_secs(now))
+}
+
+fn generate_at(identity: &Keypair, now: u64) -> CertificateDer<'static> {
+    generate(identity, UnixTime::from_secs(now)).unwrap().0
+}
+
+/// Signs a message with a certificate's key.
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// A certificate assembled by hand, so that each part of it can be wrong; signed over whatever it holds.
 struct Draft {
     version: Vec<u8>,
@@ -21,11 +32,11 @@ struct Draft {
     unique_id: Vec<u8>,
     extensions: Vec<Vec<u8>>,
     junk: Vec<u8>,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
 }
 
 /// A key's `SubjectPublicKeyInfo`, the algorithm it signs with, and how.
-type Signer = (Vec<u8>, AlgorithmIdentifier, Box<dyn Fn(&[u8]) -> Vec<u8>>);
+type Signer = (Vec<u8>, AlgorithmIdentifier, Sign);
 
 fn ecdsa(algorithm: &'static sig::EcdsaSigningAlgorithm, id: AlgorithmIdentifier) -> Signer {
     let key = EcdsaKeyPair::generate(algorithm).unwrap();
@@ -138,7 +149,7 @@ fn the_vectors_of_the_specification() {
 fn our_own_certificates_are_good_for_every_identity_and_name_nobody() {
     for identity in identities() {
         let peer = identity.public().to_peer_id();
-        let chain = [generate(&identity, NOW).unwrap().0];
+        let chain = [generate_at(&identity, NOW)];
         assert_eq!(verify(&chain, NOW), Ok(peer));
         assert_eq!(verify(&chain, NOW - 3600), Ok(peer));
         assert_eq!(verify(&chain, NOW + LIFETIME), Ok(peer));
@@ -153,10 +164,10 @@ fn our_own_certificates_are_good_for_every_identity_and_name_nobody() {
 fn certificates_can_be_made_at_any_time() {
     let identity = ed25519(2);
     for now in [0, 2_524_607_999, LAST_SECOND] {
-        let chain = [generate(&identity, now).unwrap().0];
+        let chain = [generate_at(&identity, now)];
         assert_eq!(verify(&chain, now), Ok(identity.public().to_peer_id()), "{now}");
     }
-    assert!(generate(&identity, u64::MAX).is_ok());
+    assert!(generate(&identity, UnixTime::from_secs(u64::MAX)).is_ok());
 }
 
 #[test]

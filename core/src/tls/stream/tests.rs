@@ -9,6 +9,7 @@ use super::super::config::{ALPN_LIBP2P, ALPN_YAMUX, TlsIdentity, WallClock};
 use super::super::testing::{NOW, ed25519, identities, secp256k1, tls_identity};
 use super::super::verifier::{WrongPeer, wrong_peer};
 use super::*;
+use crate::time::UnixTime;
 
 const ALPN: &[&[u8]] = &[ALPN_YAMUX, ALPN_LIBP2P];
 
@@ -199,7 +200,7 @@ fn a_server_may_expect_a_peer_too() {
 fn client_showing(chain: Vec<rustls::pki_types::CertificateDer<'static>>) -> TlsStream {
     let identity = ed25519(15);
     let (config, _) = tls_identity(&identity).client_config(None, ALPN);
-    let (own, key) = super::super::certificate::generate(&identity, NOW).unwrap();
+    let (own, key) = super::super::certificate::generate(&identity, UnixTime::from_secs(NOW)).unwrap();
     let key = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key).unwrap();
     let chain = if chain.is_empty() { vec![own.clone(), own] } else { chain };
     let mut config = ClientConfig::clone(&config);
@@ -240,7 +241,7 @@ impl rustls::client::ResolvesClientCert for NoCertificate {
 
 #[test]
 fn a_stolen_certificate_is_of_no_use() {
-    let (stolen, _) = super::super::certificate::generate(&ed25519(18), NOW).unwrap();
+    let (stolen, _) = super::super::certificate::generate(&ed25519(18), UnixTime::from_secs(NOW)).unwrap();
     let error = refusal_of(client_showing(vec![stolen]));
     assert!(matches!(error, TlsError::Tls(rustls::Error::InvalidCertificate(_))), "{error:?}");
 }
@@ -248,10 +249,10 @@ fn a_stolen_certificate_is_of_no_use() {
 #[test]
 fn certificates_are_checked_by_the_clock_we_are_given_once() {
     let keypair = ed25519(19);
-    let clock = WallClock::new(NOW);
+    let clock = WallClock::new(UnixTime::from_secs(NOW));
     let server = TlsIdentity::new(&keypair, clock.clone()).unwrap();
     let dial = |now: u64| {
-        clock.set(now);
+        clock.set(UnixTime::from_secs(now));
         let config = server.client_config(None, ALPN).0;
         (TlsStream::client(config).unwrap(), TlsStream::server(server.server_config(None, ALPN)).unwrap())
     };
@@ -263,7 +264,7 @@ fn certificates_are_checked_by_the_clock_we_are_given_once() {
     let century = 100 * 365 * 24 * 3600;
     let (mut client, mut far) = dial(NOW + century);
     assert_eq!(shake_hands(&mut client, &mut far, all_at_once), (Ok(()), Ok(())));
-    clock.set(NOW + century + 1);
+    clock.set(UnixTime::from_secs(NOW + century + 1));
     assert_eq!(client.peer(), Some(peer_of(&keypair)));
     assert_eq!(client.write(b"still here"), 10);
     assert_eq!(carry(&mut client, &mut far, &mut all_at_once).unwrap(), b"still here");
@@ -357,12 +358,4 @@ fn no_session_is_ever_resumed() {
         assert_eq!(shake_hands(&mut client, &mut server, all_at_once), (Ok(()), Ok(())));
         assert_eq!(client.connection.handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
-}
-
-#[test]
-fn no_server_name_is_sent() {
-    let (mut client, mut server) = pair(&ed25519(28), &ed25519(29));
-    assert_eq!(shake_hands(&mut client, &mut server, all_at_once), (Ok(()), Ok(())));
-    let Connection::Server(server) = &server.connection else { unreachable!("made as a server") };
-    assert_eq!(server.server_name(), None);
 }
