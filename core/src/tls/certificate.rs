@@ -263,9 +263,7 @@ fn parse(certificate: &[u8]) -> Result<Parsed<'_>, CertificateError> {
         .parse(certificate)
         .map_err(|_| CertificateError::Malformed)?;
     let tbs = &x509.tbs_certificate;
-    // A shorter inner structure means bytes were left over within it.
-    let whole = tbs.as_ref() == signed && whole_bytes(&x509);
-    if !whole || tbs.version != X509Version::V3 || tbs.signature != x509.signature_algorithm {
+    if tbs.version != X509Version::V3 || tbs.signature != x509.signature_algorithm || !whole_bytes(&x509) {
         return Err(CertificateError::Malformed);
     }
     if tbs.issuer_uid.is_some() || tbs.subject_uid.is_some() {

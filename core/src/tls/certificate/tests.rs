@@ -30,6 +30,7 @@ struct Draft {
     not_before: &'static str,
     not_after: &'static str,
     unique_id: Vec<u8>,
+    unused_bits: u8,
     extensions: Vec<Vec<u8>>,
     junk: Vec<u8>,
     sign: Sign,
@@ -87,6 +88,7 @@ impl Draft {
             not_before: "20260101000000Z",
             not_after: "20260101010000Z",
             unique_id: Vec::new(),
+            unused_bits: 0,
             junk: Vec::new(),
             sign,
         }
@@ -115,7 +117,7 @@ impl Draft {
             ]
             .concat(),
         );
-        let signature = [vec![0], (self.sign)(&signed)].concat();
+        let signature = [vec![self.unused_bits], (self.sign)(&signed)].concat();
         let fields = [signed, self.algorithm.clone(), der::write(der::BIT_STRING, &signature)];
         der::write(der::SEQUENCE, &fields.concat()).into()
     }
@@ -346,6 +348,26 @@ fn nothing_is_left_over() {
     assert_eq!(refused(|d| d.junk = junk), CertificateError::Malformed);
     let long = vec![der::SEQUENCE; MAX_CERTIFICATE_LEN + 1];
     assert_eq!(verify(&[long.into()], NOW), Err(CertificateError::TooLong(MAX_CERTIFICATE_LEN + 1)));
+}
+
+#[test]
+fn lengths_are_shortest_and_bits_come_in_bytes() {
+    let long_length = |d: &mut Draft| d.version = vec![0xa0, 0x81, 3, 2, 1, 2];
+    assert_eq!(refused(long_length), CertificateError::Malformed);
+    let long_length = |d: &mut Draft| d.extensions.push(vec![0x30, 0x81, 6, 6, 2, 0x2a, 3, 4, 0]);
+    assert_eq!(refused(long_length), CertificateError::Malformed);
+    for bits in 1..8 {
+        assert_eq!(refused(|d| d.unused_bits = bits), CertificateError::Malformed);
+    }
+    let identity = ed25519(8);
+    // An even key: the bit declared unused is zero, as DER wants it.
+    let even = |signer: &Signer| signer.0.last().is_some_and(|byte| byte % 2 == 0);
+    let (mut key_info, algorithm, sign) = std::iter::repeat_with(p256).find(even).unwrap();
+    let unused_bits = key_info.len() - 66;
+    assert_eq!(key_info[unused_bits..unused_bits + 2], [0, 4]);
+    key_info[unused_bits] = 1;
+    let draft = Draft::new(&identity, (key_info, algorithm, sign));
+    assert_eq!(draft.verify(), Err(CertificateError::Malformed));
 }
 
 #[test]
