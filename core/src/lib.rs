@@ -10,6 +10,7 @@ pub mod protocols;
 pub mod rng;
 pub mod swarm;
 pub mod time;
+pub mod tls;
 pub mod trace;
 
 pub use libp2p_identity::{Keypair, PeerId, PublicKey};
