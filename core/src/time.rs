@@ -172,6 +172,11 @@ impl<K: Ord + Copy> Timers<K> {
         self.queue.first().map(|(at, _)| *at)
     }
 
+    /// The earliest timer, which stays armed.
+    pub fn first(&self) -> Option<(Instant, K)> {
+        self.queue.first().copied()
+    }
+
     /// Number of armed timers.
     pub fn len(&self) -> usize {
         self.queue.len()
