@@ -7,9 +7,11 @@ pub mod event;
 pub mod identity;
 pub mod ids;
 pub mod protocols;
+pub mod quic;
 pub mod rng;
 pub mod swarm;
 pub mod time;
+pub mod tls;
 pub mod trace;
 
 pub use libp2p_identity::{Keypair, PeerId, PublicKey};
