@@ -174,7 +174,12 @@ impl<K: Ord + Copy> Timers<K> {
 
     /// When the earliest timer is due.
     pub fn next(&self) -> Option<Instant> {
-        self.queue.first().map(|(at, _)| *at)
+        self.first().map(|(at, _)| at)
+    }
+
+    /// The earliest timer.
+    pub fn first(&self) -> Option<(Instant, K)> {
+        self.queue.first().copied()
     }
 
     /// Number of armed timers.

@@ -1,1 +1,3 @@
 //! A simulated world for Peerless: hosts, links, faults, transcripts, laws.
+
+pub mod plain;
