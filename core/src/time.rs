@@ -167,9 +167,19 @@ impl<K: Ord + Copy> Timers<K> {
         self.queue.pop_first()
     }
 
+    /// The earliest timer.
+    pub fn first(&self) -> Option<(Instant, K)> {
+        self.queue.first().copied()
+    }
+
     /// When the earliest timer is due.
     pub fn next(&self) -> Option<Instant> {
-        self.queue.first().map(|(at, _)| *at)
+        self.first().map(|(at, _)| at)
+    }
+
+    /// The earliest timer.
+    pub fn first(&self) -> Option<(Instant, K)> {
+        self.queue.first().copied()
     }
 
     /// The earliest timer, which stays armed.

@@ -1,0 +1,77 @@
+//! What can be tuned, and how it becomes quinn-proto's transport configuration.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+/// Limits and timings of the QUIC pipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How long a handshake may take, dialling or accepting. 10 s.
+    pub handshake_timeout: Duration,
+    /// How long nothing may come before the connection is lost; the smaller of both sides' counts. 30 s.
+    pub idle_timeout: Duration,
+    /// How long nothing may come before we ask for a sign of life; `None` never asks. 15 s, which keeps the mapping of
+    /// a usual NAT open.
+    pub keep_alive: Option<Duration>,
+    /// How many streams a peer may have open at once on one connection. 1024.
+    pub max_streams: u32,
+    /// How many bytes a peer may have under way on one stream, unread by us. 2 MiB.
+    pub stream_window: u32,
+    /// How many bytes a peer may have under way on one connection, unread by us. Enough for sixteen streams that
+    /// nobody reads and one that is read: a stalled circuit must not block its neighbours.
+    pub connection_window: u32,
+    /// How many bytes we hold per connection that the peer has not acknowledged. 8 MiB.
+    pub send_window: u64,
+    /// Largest UDP payload to probe for, in bytes. 1452: Ethernet less the headers of IPv6 and UDP.
+    pub max_mtu: u16,
+    /// How many connections there may be, dialled ones included, before inbound ones are refused; zero is no limit.
+    pub max_connections: usize,
+    /// How many inbound handshakes may be under way; above, they are refused. 1024.
+    pub max_half_open: usize,
+    /// How many inbound handshakes a second are begun for addresses that have not shown that they receive what is sent
+    /// to them; above, they are asked to (Retry, RFC 9000 section 8.1.2). 1000.
+    pub unvalidated_rate: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const STREAM_WINDOW: u32 = 2 << 20;
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            keep_alive: Some(Duration::from_secs(15)),
+            max_streams: 1024,
+            stream_window: STREAM_WINDOW,
+            connection_window: 17 * STREAM_WINDOW,
+            send_window: 8 << 20,
+            max_mtu: 1452,
+            max_connections: 0,
+            max_half_open: 1024,
+            unvalidated_rate: 1000,
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn transport(&self) -> Arc<TransportConfig> {
+        let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(self.max_mtu);
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.max_streams))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
+            .keep_alive_interval(self.keep_alive)
+            .stream_receive_window(VarInt::from_u32(self.stream_window))
+            .receive_window(VarInt::from_u32(self.connection_window))
+            .send_window(self.send_window)
+            .mtu_discovery_config(Some(mtu))
+            .datagram_receive_buffer_size(None)
+            .datagram_send_buffer_size(0)
+            // The spin bit tells every observer the round-trip time (RFC 9000 section 17.4).
+            .allow_spin(false);
+        Arc::new(transport)
+    }
+}

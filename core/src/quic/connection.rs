@@ -1,0 +1,262 @@
+//! One connection, the table of them, and the words for how one ends.
+
+use std::net::SocketAddr;
+
+use bytes::{Buf as _, Bytes};
+use libp2p_identity::PeerId;
+use quinn_proto::{
+    ConnectionError, ConnectionHandle, Dir, FinishError, StreamId, TransportError, TransportErrorCode, VarInt,
+};
+
+use super::{Read, ReadError, WriteError};
+use crate::{
+    event::CloseReason,
+    ids::{Id as _, QuicId, SocketId},
+    time::Instant,
+};
+
+/// Largest chunk that quinn-proto is given: it holds a chunk until all of it is acknowledged.
+const MAX_CHUNK: usize = 64 * 1024;
+
+/// As much of a remote's closing words as is kept, in bytes.
+const MAX_REASON: usize = 128;
+
+pub(super) struct Connection {
+    pub(super) quinn: quinn_proto::Connection,
+    /// The socket it was last heard on.
+    pub(super) socket: SocketId,
+    /// Where the other side was when that was last reported.
+    pub(super) remote: SocketAddr,
+    pub(super) outbound: bool,
+    pub(super) phase: Phase,
+    /// Whether it is queued to have its events taken.
+    pub(super) touched: bool,
+    /// Whether it is queued to be asked for packets.
+    pub(super) dirty: bool,
+    /// Whether it is queued to have its deadline looked up.
+    pub(super) stale_timer: bool,
+}
+
+pub(super) enum Phase {
+    Handshaking {
+        deadline: Instant,
+        expected: Option<PeerId>,
+        /// Why we refused the peer, if we did.
+        refusal: Option<Box<dyn Fn() -> Option<CloseReason> + Send>>,
+    },
+    Connected(PeerId),
+    /// Its end has been reported.
+    Closing,
+}
+
+impl Connection {
+    pub(super) fn new(
+        quinn: quinn_proto::Connection,
+        socket: SocketId,
+        remote: SocketAddr,
+        outbound: bool,
+        phase: Phase,
+    ) -> Self {
+        Self { quinn, socket, remote, outbound, phase, touched: false, dirty: false, stale_timer: false }
+    }
+
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        match self.phase {
+            Phase::Connected(peer) => Some(peer),
+            Phase::Handshaking { .. } | Phase::Closing => None,
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing)
+    }
+
+    /// When the handshake must be complete, if it is under way.
+    pub(super) fn handshake_deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Handshaking { deadline, .. } => Some(deadline),
+            Phase::Connected(_) | Phase::Closing => None,
+        }
+    }
+
+    /// What has been read, and whether the peer is to be told of it.
+    pub(super) fn read(&mut self, stream: u64, max: usize) -> (Result<Read, ReadError>, bool) {
+        let Some(id) = bidirectional(stream) else { return (Err(ReadError::Gone), false) };
+        let mut stream = self.quinn.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return (Err(ReadError::Gone), false) };
+        let read = match chunks.next(max.max(1)) {
+            Ok(Some(chunk)) => Ok(Read::Data(chunk.bytes)),
+            Ok(None) => Ok(Read::Finished),
+            Err(quinn_proto::ReadError::Blocked) => Ok(Read::Blocked),
+            Err(quinn_proto::ReadError::Reset(code)) => Err(ReadError::Reset(code.into_inner())),
+        };
+        (read, chunks.finalize().should_transmit())
+    }
+
+    /// Takes what there is room for off the front of `data`.
+    pub(super) fn write(&mut self, stream: u64, data: &mut Bytes) -> Result<usize, WriteError> {
+        let id = bidirectional(stream).ok_or(WriteError::Gone)?;
+        let mut written = 0;
+        while !data.is_empty() {
+            let piece = if data.len() > MAX_CHUNK { data.slice(..MAX_CHUNK) } else { data.clone() };
+            let size = piece.len();
+            match self.quinn.send_stream(id).write_chunks(&mut [piece]) {
+                Ok(taken) => {
+                    data.advance(taken.bytes);
+                    written += taken.bytes;
+                    if taken.bytes < size {
+                        break;
+                    }
+                }
+                Err(quinn_proto::WriteError::Blocked) if written > 0 => break,
+                Err(error) => return Err(write_error(error)),
+            }
+        }
+        Ok(written)
+    }
+
+    pub(super) fn finish(&mut self, stream: u64) -> Result<(), WriteError> {
+        let id = bidirectional(stream).ok_or(WriteError::Gone)?;
+        self.quinn.send_stream(id).finish().map_err(|error| match error {
+            FinishError::Stopped(code) => WriteError::Stopped(code.into_inner()),
+            FinishError::ClosedStream => WriteError::Gone,
+        })
+    }
+
+    pub(super) fn reset(&mut self, stream: u64, code: u64) {
+        if let Some(id) = bidirectional(stream) {
+            // An error says that nothing is left to reset.
+            let _ = self.quinn.send_stream(id).reset(varint(code));
+        }
+    }
+
+    pub(super) fn stop(&mut self, stream: u64, code: u64) {
+        if let Some(id) = bidirectional(stream) {
+            // An error says that nothing is left to stop.
+            let _ = self.quinn.recv_stream(id).stop(varint(code));
+        }
+    }
+}
+
+/// quinn-proto panics on the half that a unidirectional stream does not have.
+fn bidirectional(stream: u64) -> Option<StreamId> {
+    VarInt::from_u64(stream).ok().map(StreamId::from).filter(|id| id.dir() == Dir::Bi)
+}
+
+/// Application error codes above the largest integer of QUIC become it.
+pub(super) fn varint(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
+}
+
+fn write_error(error: quinn_proto::WriteError) -> WriteError {
+    match error {
+        quinn_proto::WriteError::Blocked => WriteError::Blocked,
+        quinn_proto::WriteError::Stopped(code) => WriteError::Stopped(code.into_inner()),
+        quinn_proto::WriteError::ClosedStream => WriteError::Gone,
+    }
+}
+
+/// Why a connection ended, in our words.
+pub(super) fn close_reason(error: &ConnectionError, was_connected: bool) -> CloseReason {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            CloseReason::Remote { code: close.error_code.into_inner(), text: shorten(&close.reason) }
+        }
+        ConnectionError::ConnectionClosed(close) => {
+            let text = format!("{} (says the remote: {})", close.error_code, shorten(&close.reason));
+            during_handshake(close.error_code, was_connected, text)
+        }
+        ConnectionError::TransportError(error) => {
+            let TransportError { code, .. } = error;
+            during_handshake(*code, was_connected, error.to_string())
+        }
+        ConnectionError::Reset => CloseReason::Reset,
+        ConnectionError::TimedOut => CloseReason::TimedOut,
+        ConnectionError::LocallyClosed => CloseReason::Local,
+        ConnectionError::VersionMismatch => CloseReason::Handshake("no QUIC version in common".into()),
+        ConnectionError::CidsExhausted => CloseReason::Transport("no connection ids left".into()),
+    }
+}
+
+fn during_handshake(code: TransportErrorCode, was_connected: bool, text: String) -> CloseReason {
+    /// `CRYPTO_ERROR`, RFC 9000 section 20.1.
+    const CRYPTO: std::ops::Range<u64> = 0x100..0x200;
+    if CRYPTO.contains(&u64::from(code)) || !was_connected {
+        CloseReason::Handshake(text)
+    } else {
+        CloseReason::Transport(text)
+    }
+}
+
+/// A remote's words, cut to size and stripped of control characters.
+fn shorten(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&text[..text.len().min(MAX_REASON)]);
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// Connections by quinn-proto's own handles.
+#[derive(Default)]
+pub(super) struct Table {
+    slots: Vec<Slot>,
+    len: usize,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+impl Table {
+    pub(super) fn insert(&mut self, handle: ConnectionHandle, connection: Connection) -> QuicId {
+        if handle.0 >= self.slots.len() {
+            self.slots.resize_with(handle.0 + 1, Slot::default);
+        }
+        let slot = &mut self.slots[handle.0];
+        debug_assert!(
+            slot.connection.is_none(),
+            "quinn-proto reuses a handle only after we have let go of it"
+        );
+        slot.connection = Some(connection);
+        self.len += 1;
+        QuicId::from_parts(handle.0 as u32, slot.generation)
+    }
+
+    pub(super) fn remove(&mut self, id: QuicId) -> Option<Connection> {
+        let slot =
+            self.slots.get_mut(id.index() as usize).filter(|slot| slot.generation == id.generation())?;
+        let connection = slot.connection.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.len -= 1;
+        Some(connection)
+    }
+
+    pub(super) fn get(&self, id: QuicId) -> Option<&Connection> {
+        let slot = self.slots.get(id.index() as usize)?;
+        slot.connection.as_ref().filter(|_| slot.generation == id.generation())
+    }
+
+    pub(super) fn get_mut(&mut self, id: QuicId) -> Option<&mut Connection> {
+        let slot = self.slots.get_mut(id.index() as usize)?;
+        slot.connection.as_mut().filter(|_| slot.generation == id.generation())
+    }
+
+    /// The id of a connection that quinn-proto routed to.
+    pub(super) fn id(&self, handle: ConnectionHandle) -> Option<QuicId> {
+        let slot = self.slots.get(handle.0)?;
+        slot.connection.is_some().then(|| QuicId::from_parts(handle.0 as u32, slot.generation))
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = QuicId> + '_ {
+        (0..self.slots.len()).filter_map(|index| self.id(ConnectionHandle(index)))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// quinn-proto's handle of a connection.
+pub(super) fn handle(id: QuicId) -> ConnectionHandle {
+    ConnectionHandle(id.index() as usize)
+}
