@@ -167,11 +167,6 @@ impl<K: Ord + Copy> Timers<K> {
         self.queue.pop_first()
     }
 
-    /// The earliest timer.
-    pub fn first(&self) -> Option<(Instant, K)> {
-        self.queue.first().copied()
-    }
-
     /// When the earliest timer is due.
     pub fn next(&self) -> Option<Instant> {
         self.first().map(|(at, _)| at)

@@ -373,7 +373,9 @@ impl Node {
 fn close_reason(reason: upgrade::CloseReason) -> CloseReason {
     match reason {
         upgrade::CloseReason::Local => CloseReason::Local,
-        upgrade::CloseReason::Remote(code) => CloseReason::Remote { code: u64::from(u32::from(code)), text: String::new() },
+        upgrade::CloseReason::Remote(code) => {
+            CloseReason::Remote { code: u64::from(u32::from(code)), text: String::new() }
+        }
         upgrade::CloseReason::Unresponsive => CloseReason::TimedOut,
         other => CloseReason::Muxer(format!("{other:?}")),
     }

@@ -137,10 +137,10 @@ impl Transport {
     pub(crate) fn finish(&mut self, connection: ConnectionId, number: u64) {
         match self.via(connection) {
             // A stream that cannot be finished has been stopped or reset, which its owner learns.
-            Some(Via::Quic(id)) => drop(self.quic.finish(self.now, id, number)),
+            Some(Via::Quic(id)) => _ = self.quic.finish(self.now, id, number),
             Some(Via::Circuit(id)) => {
                 if let Some(mux) = self.circuit(id) {
-                    drop(mux.finish(mux_stream(number)));
+                    _ = mux.finish(mux_stream(number));
                 }
             }
             None => {}

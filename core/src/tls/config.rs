@@ -2,16 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-<<<<<<< HEAD
-=======
-use std::time::Duration;
->>>>>>> quic
 
 use libp2p_identity::{Keypair, PeerId};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-<<<<<<< HEAD
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
@@ -20,16 +15,6 @@ use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, pki_types};
 use super::certificate::{self, GenerateError};
 use super::verifier::{PeerVerifier, Verdict};
 use crate::time::UnixTime;
-=======
-use rustls::pki_types::UnixTime;
-use rustls::server::NoServerSessionStorage;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
-
-use super::certificate::{self, GenerateError};
-use super::verifier::{PeerVerifier, Verdict};
->>>>>>> quic
 
 /// ALPN of QUIC, and of streams whose muxer is negotiated afterwards (`tls/tls.md`, "ALPN").
 pub const ALPN_LIBP2P: &[u8] = b"libp2p";
@@ -42,7 +27,6 @@ pub const ALPN_YAMUX: &[u8] = b"/yamux/1.0.0";
 pub struct WallClock(Arc<AtomicU64>);
 
 impl WallClock {
-<<<<<<< HEAD
     /// A clock that stands at `now` until it is set.
     pub fn new(now: UnixTime) -> Self {
         Self(Arc::new(AtomicU64::new(now.as_secs())))
@@ -56,32 +40,12 @@ impl WallClock {
     /// The time it was last set to.
     pub fn now(&self) -> UnixTime {
         UnixTime::from_secs(self.0.load(Ordering::Relaxed))
-=======
-    /// A clock that stands at `unix_seconds` until it is set.
-    pub fn new(unix_seconds: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(unix_seconds)))
-    }
-
-    /// Sets the time for all clones, in unix seconds.
-    pub fn set(&self, unix_seconds: u64) {
-        self.0.store(unix_seconds, Ordering::Relaxed);
-    }
-
-    /// The time it was last set to, in unix seconds.
-    pub fn unix_seconds(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
->>>>>>> quic
     }
 }
 
 impl TimeProvider for WallClock {
-<<<<<<< HEAD
     fn current_time(&self) -> Option<pki_types::UnixTime> {
         Some(pki_types::UnixTime::since_unix_epoch(self.now().since_epoch()))
-=======
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.unix_seconds())))
->>>>>>> quic
     }
 }
 
@@ -102,11 +66,7 @@ impl TlsIdentity {
     /// # Errors
     /// If the identity cannot sign or the certificate cannot be made.
     pub fn new(identity: &Keypair, clock: WallClock) -> Result<Self, GenerateError> {
-<<<<<<< HEAD
         let (certificate, key) = certificate::generate(identity, clock.now())?;
-=======
-        let (certificate, key) = certificate::generate(identity, clock.unix_seconds())?;
->>>>>>> quic
         let key = aws_lc_rs::sign::any_ecdsa_type(&key)
             .map_err(|error| GenerateError::Certificate(error.to_string()))?;
         let certified_key = Arc::new(CertifiedKey::new(vec![certificate], key));
@@ -183,7 +143,6 @@ fn cpu_has_aes() -> bool {
     #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
     false
 }
-<<<<<<< HEAD
 
 #[cfg(test)]
 mod tests {
@@ -255,5 +214,3 @@ mod tests {
         assert_eq!(clone.current_time().map(|time| time.as_secs()), Some(NOW + 1));
     }
 }
-=======
->>>>>>> quic

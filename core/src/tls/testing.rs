@@ -2,16 +2,10 @@
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-<<<<<<< HEAD
 use libp2p_identity::{Keypair, ecdsa, secp256k1};
 
 use super::{TlsIdentity, WallClock};
 use crate::time::UnixTime;
-=======
-use libp2p_identity::Keypair;
-
-use super::{TlsIdentity, WallClock};
->>>>>>> quic
 
 /// 2026-01-01.
 pub(super) const NOW: u64 = 1_767_225_600;
@@ -20,7 +14,6 @@ pub(super) fn rsa_pkcs8(size: KeySize) -> Vec<u8> {
     RsaKeyPair::generate(size).unwrap().as_der().unwrap().as_ref().to_vec()
 }
 
-<<<<<<< HEAD
 pub(super) fn ed25519(seed: u8) -> Keypair {
     Keypair::ed25519_from_bytes([seed; 32]).unwrap()
 }
@@ -34,21 +27,10 @@ pub(super) fn identities() -> Vec<Keypair> {
         ed25519(201),
         secp256k1(202),
         ecdsa::Keypair::from(ecdsa::SecretKey::try_from_bytes([203; 32]).unwrap()).into(),
-=======
-pub(super) fn identities() -> Vec<Keypair> {
-    vec![
-        Keypair::generate_ed25519(),
-        Keypair::generate_secp256k1(),
-        Keypair::generate_ecdsa(),
->>>>>>> quic
         Keypair::rsa_from_pkcs8(&mut rsa_pkcs8(KeySize::Rsa2048)).unwrap(),
     ]
 }
 
 pub(super) fn tls_identity(keypair: &Keypair) -> TlsIdentity {
-<<<<<<< HEAD
     TlsIdentity::new(keypair, WallClock::new(UnixTime::from_secs(NOW))).unwrap()
-=======
-    TlsIdentity::new(keypair, WallClock::new(NOW)).unwrap()
->>>>>>> quic
 }

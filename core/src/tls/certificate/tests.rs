@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Every rule of `tls/tls.md` kept and broken, one at a time.
 
 use aws_lc_rs::encoding::AsDer;
@@ -450,6 +449,3 @@ const WRONG_SIGNER: &str = "\
     ade72802206de96e2a5be9b6202adba24ee0362e490641ac45c240db71fe955f2c5cf8df6e300a06082a8648ce3d0403\
     020348003045022100e847f267f43717358f850355bdcabbefb2cfbf8a3c043b203a14788a092fe8db022027c1d04a2d\
     41fd6b57a7e8b3989e470325de4406e52e084e34a3fd56eef0d0df";
-=======
-
->>>>>>> quic

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Two ends in memory: every identity, every chunking, every way to be refused.
 
 use libp2p_identity::Keypair;
@@ -360,6 +359,3 @@ fn no_session_is_ever_resumed() {
         assert_eq!(client.connection.handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
 }
-=======
-
->>>>>>> quic
