@@ -177,11 +177,6 @@ impl<K: Ord + Copy> Timers<K> {
         self.queue.first().copied()
     }
 
-    /// The earliest timer, which stays armed.
-    pub fn first(&self) -> Option<(Instant, K)> {
-        self.queue.first().copied()
-    }
-
     /// Number of armed timers.
     pub fn len(&self) -> usize {
         self.queue.len()
