@@ -29,6 +29,9 @@ const MAX_SENT: usize = 4096;
 /// Left free in what is sent for the observed address, which differs by connection.
 const OBSERVED_ROOM: usize = 128;
 
+/// Least that the fields around an address take, in the list and in the signed record together.
+const ADDRESS_FRAMING: usize = 6;
+
 /// Most addresses and protocols of one peer.
 const MAX_ADDRESSES: usize = 500;
 const MAX_PROTOCOLS: usize = 1000;
@@ -108,7 +111,7 @@ impl Local {
                 return Message { signed_peer_record: None, ..message };
             }
             while let (1.., Some(dropped)) = (excess, addresses.pop()) {
-                excess = excess.saturating_sub(2 * dropped.len());
+                excess = excess.saturating_sub(2 * dropped.len() + ADDRESS_FRAMING);
             }
         }
     }
