@@ -257,7 +257,7 @@ impl SecuredConnection {
 
     /// The next event, in the order things happened.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front().or_else(|| self.mux()?.poll_event().map(Event::Mux))
+        self.events.pop_front().or_else(|| self.making_room(Yamux::poll_event)?.map(Event::Mux))
     }
 
     /// Opens a stream; [`OpenError::Closed`] before the connection is established, too.
