@@ -2,7 +2,8 @@
 //!
 //! A [`Yamux`] is driven by its owner: bytes from the pipe go into [`Yamux::handle_bytes`], the passing of
 //! [`Yamux::deadline`] into [`Yamux::handle_timeout`]; after either, and after any command, the owner takes
-//! [`Yamux::poll_event`] until it is empty and, as far as the pipe has room, [`Yamux::poll_transmit`].
+//! [`Yamux::poll_event`] until it is empty and, as far as the pipe has room, [`Yamux::poll_transmit`]; and events
+//! once more if that transmitted anything, since it makes room for writers.
 //! While [`Yamux::wants_input`] is false the pipe is not read.
 //!
 //! The protocol cannot say "stop sending" for one direction. A stream that we [`stop`](Yamux::stop) is
