@@ -408,6 +408,13 @@ fn small_pieces_of_large_buffers_do_not_pin_them() {
     assert!(within(session.read(MuxStream(3), 100_000)), "most of the buffer is not");
 }
 
+impl stream::Recv {
+    /// What the window is made of, between frames.
+    fn accounted(&self) -> usize {
+        self.credit as usize + self.consumed as usize + self.inbox.len()
+    }
+}
+
 /// Two sessions joined by pipes with a delay, in virtual time.
 struct Pair {
     ends: [Yamux; 2],
@@ -489,6 +496,7 @@ fn many_unread_streams_stop_the_input() {
 fn unsent_data_is_bounded_and_writers_are_woken() {
     let mut session = session_after_ping(UpgradeRole::Initiator);
     let streams: Vec<_> = (0..10).map(|_| session.open().unwrap()).collect();
+    transmitted(&mut session);
     for id in &streams {
         let mut data = Bytes::from(vec![1; 1 << 20]);
         while session.write(*id, &mut data).is_ok() {}
@@ -628,6 +636,9 @@ impl Model {
             Op::Exchange => {
                 pair.exchange(Duration::from_millis(20), |_| cuts.next().unwrap_or(usize::MAX));
                 for end in [0, 1] {
+                    for stream in pair.ends[end].streams.values() {
+                        assert_eq!(stream.recv.accounted(), stream.recv.window as usize);
+                    }
                     for event in events(&mut pair.ends[end]) {
                         match event {
                             MuxEvent::Opened(id) => self.known[end].push(id),
