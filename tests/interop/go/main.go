@@ -242,14 +242,12 @@ func emitIdentified(e event.EvtPeerIdentificationCompleted) {
 	if e.ObservedAddr != nil {
 		observed = e.ObservedAddr.String()
 	}
-	_, notRelayed := e.Conn.RemoteMultiaddr().ValueForProtocol(ma.P_CIRCUIT)
 	emit(map[string]any{
 		"event":     "identified",
 		"peer":      e.Peer.String(),
 		"agent":     e.AgentVersion,
 		"protocols": e.Protocols,
 		"observed":  observed,
-		"relayed":   notRelayed == nil,
 	})
 }
 

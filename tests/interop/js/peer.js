@@ -193,14 +193,13 @@ function emitConnected ({ remotePeer, remoteAddr }) {
   })
 }
 
-function emitIdentified ({ peerId, agentVersion, protocols, observedAddr, connection }) {
+function emitIdentified ({ peerId, agentVersion, protocols, observedAddr }) {
   emit({
     event: 'identified',
     peer: peerId.toString(),
     agent: agentVersion,
     protocols,
-    observed: observedAddr?.toString() ?? '',
-    relayed: isRelayed(connection.remoteAddr)
+    observed: observedAddr?.toString() ?? ''
   })
 }
 

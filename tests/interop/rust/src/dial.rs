@@ -14,6 +14,8 @@ use crate::{
     report::{emit, report},
 };
 
+/// The closing packet leaves some time after the swarm calls the connection closed.
+const FAREWELL: Duration = Duration::from_millis(100);
 const CHUNK: usize = 64 << 10;
 
 pub(crate) enum Task {
@@ -101,15 +103,12 @@ async fn drive_echo(swarm: &mut Swarm<Peer>, peer: PeerId, bytes: u64) -> Result
 /// Ends the connection in words, so that the far side need not wait for silence.
 async fn close(mut swarm: Swarm<Peer>, peer: PeerId) {
     let _ = swarm.disconnect_peer_id(peer);
-    let closed = async {
+    let farewell = async {
         loop {
-            if matches!(next(&mut swarm).await, SwarmEvent::ConnectionClosed { peer_id, .. } if peer_id == peer)
-            {
-                return;
-            }
+            next(&mut swarm).await;
         }
     };
-    let _ = timeout(Duration::from_secs(1), closed).await;
+    let _ = timeout(FAREWELL, farewell).await;
 }
 
 /// Sends pseudo-random bytes and wants exactly these back, then the end of the stream.

@@ -33,7 +33,6 @@ pub(crate) fn report(swarm: &Swarm<Peer>, event: &SwarmEvent<PeerEvent>) {
                 "agent": info.agent_version,
                 "protocols": info.protocols.iter().map(|p| p.to_string()).collect::<Vec<_>>(),
                 "observed": info.observed_addr.to_string(),
-                "relayed": is_relayed(&info.observed_addr),
             }));
         }
         other => eprintln!("{other:?}"),
