@@ -1,4 +1,4 @@
-module peerless.invalid/interop/go
+module github.com/peerless-p2p/peerless/tests/interop/go
 
 go 1.25.7
 
