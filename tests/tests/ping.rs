@@ -135,7 +135,14 @@ fn with_an_interval_every_connection_is_pinged_again_after_each_outcome() {
     let _never_answered = solo.open();
     assert_eq!(solo.next_deadline(), "ping timeout");
     assert_eq!(solo.next_deadline(), "next ping");
-    insta::assert_snapshot!(solo.story(), @r"");
+    insta::assert_snapshot!(solo.story(), @r"
+    15.000  A  >  B  ping
+    15.040  B  >  A  ping
+    15.040  A  *  Event { connection: c0.0, peer: B, result: Ok(40ms) }
+    30.040  A  >  B  ping
+    40.040  A  x  B  ping reset
+    40.040  A  *  Event { connection: c0.0, peer: B, result: Err(Timeout) }
+    ");
     solo.disconnect(b);
     assert!(solo.behaviour.is_empty());
 }

@@ -7,7 +7,9 @@ use libp2p_identity::PeerId;
 
 use super::by_connection::ByConnection;
 use crate::{
-    behaviour::{Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent},
+    behaviour::{
+        Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent,
+    },
     event,
     event::{OpenError, StreamFault},
     ids::{ConnectionId, StreamId, Token},
@@ -264,10 +266,13 @@ impl Behaviour for Ping {
 
     fn deadline(&self) -> Option<Deadline> {
         self.timers.first().map(|(at, timer)| {
-            Deadline::new(at, match timer {
-                Timer::Next(_) => "next ping",
-                Timer::Timeout(_) => "ping timeout",
-            })
+            Deadline::new(
+                at,
+                match timer {
+                    Timer::Next(_) => "next ping",
+                    Timer::Timeout(_) => "ping timeout",
+                },
+            )
         })
     }
 
