@@ -1,24 +1,16 @@
 //! `/ipfs/id/1.0.0` and `/ipfs/id/push/1.0.0` (libp2p specs, identify): what each side is, speaks and sees.
 
-mod info;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use libp2p_identity::PeerId;
+use libp2p_identity::{PeerId, PublicKey};
 use multiaddr::Multiaddr;
-use peerless_proto::{
-    address::parse_quic_v1,
-    keys::encode_public_key,
-    pb::{self, Message as _, identify::Identify as Message},
-    peer_record::{Dialect, PeerRecord},
-};
+use peerless_proto::pb::identify::Identify as Message;
 
-pub use self::info::Info;
+use self::message::{Before, Local, MAX_MESSAGE};
 use super::by_connection::ByConnection;
 use crate::{
     addresses::AddressSource,
@@ -26,38 +18,38 @@ use crate::{
         Action, Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent,
     },
     event,
-    event::OpenError,
+    event::{OpenError, StreamFault},
     ids::{ConnectionId, StreamId, Token},
     time::{Deadline, Instant, Timers, UnixTime},
 };
 
-/// `/ipfs/id/1.0.0`: the opener is told.
+mod message;
+
+/// `/ipfs/id/1.0.0`: the side that opens the stream is told.
 pub const PROTOCOL: ProtocolName = ProtocolName::from_static("/ipfs/id/1.0.0");
 
-/// `/ipfs/id/push/1.0.0`: the opener tells.
-pub const PUSH: ProtocolName = ProtocolName::from_static("/ipfs/id/push/1.0.0");
+/// `/ipfs/id/push/1.0.0`: the side that opens the stream tells.
+pub const PUSH_PROTOCOL: ProtocolName = ProtocolName::from_static("/ipfs/id/push/1.0.0");
 
-/// The longest message accepted, in bytes.
-const MAX_MESSAGE: usize = 8 * 1024;
+/// How long a stream may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most messages in a row that are taken for one.
+/// Most messages that a peer may split what it says into.
 const MAX_MESSAGES: usize = 10;
 
-/// The longest message sent, in bytes. rust-libp2p accepts no longer one, and reads one only.
-const MAX_SENT: usize = 4096;
-
-/// Pushes under way at a time.
+/// Most pushes of ours under way at a time.
 const MAX_PUSHES: usize = 32;
 
-/// How long a message may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// Most pushes accepted on a connection in each [`PUSH_WINDOW`].
+const MAX_PUSHES_ACCEPTED: usize = 30;
+const PUSH_WINDOW: Duration = Duration::from_secs(60);
 
-/// What we say of ourselves, beside what the node knows.
+/// What we say of ourselves besides what the node knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Our software, such as `peerless/0.1.0`.
+    /// Our software; cut off after 128 bytes.
     pub agent: String,
-    /// Our protocol family.
+    /// Our protocol family; cut off after 128 bytes.
     pub protocol_version: String,
 }
 
@@ -68,6 +60,26 @@ impl Default for Config {
             protocol_version: "ipfs/0.1.0".into(),
         }
     }
+}
+
+/// What a peer says of itself. Only the public key is proven (it hashes to the authenticated PeerId), and the addresses
+/// where [`Info::certified`] says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The key behind the PeerId.
+    pub public_key: PublicKey,
+    /// Stream protocols it answers.
+    pub protocols: Vec<ProtocolName>,
+    /// Where it says it listens.
+    pub listen_addresses: Vec<Multiaddr>,
+    /// Whether the addresses come from a record signed by the peer.
+    pub certified: bool,
+    /// Where it sees us.
+    pub observed: Option<Multiaddr>,
+    /// Its software.
+    pub agent: String,
+    /// Its protocol family, such as `ipfs/0.1.0`.
+    pub protocol_version: String,
 }
 
 /// A peer told what it is, for the first time or anew.
@@ -87,103 +99,97 @@ impl From<Event> for event::Event {
     }
 }
 
-/// Asks every peer what it is, answers when asked, and tells again when our addresses change.
+/// Tells every peer that asks what we are, asks every new connection, and pushes what changes to those that listen.
 #[derive(Debug)]
 pub struct Identify {
     config: Config,
     protocols: [ProtocolSpec; 2],
-    connections: BTreeMap<ConnectionId, Known>,
-    opening: ByConnection<Token, Role>,
-    streams: ByConnection<StreamId, State>,
+    local: Local,
+    /// The version of `local` that was last pushed, or is being.
+    announced: u64,
+    links: ByConnection<ConnectionId, Link>,
+    opening: ByConnection<Token, Purpose>,
+    streams: ByConnection<StreamId, Stream>,
     timers: Timers<StreamId>,
-    /// Connections to push to, as soon as there is room.
-    to_push: BTreeSet<ConnectionId>,
-    /// Pushes under way.
-    pushes: usize,
-    ours: Ours,
+    /// Connections to push to when others are done.
+    queue: BTreeSet<ConnectionId>,
+    /// Pushes of ours under way.
+    pushing: usize,
+    /// Where we are seen, with the number of connections on which we are told so.
+    observed: BTreeMap<Multiaddr, usize>,
 }
 
-/// What is known of a connection.
+/// One connection, until it ends.
 #[derive(Debug)]
-struct Known {
+struct Link {
     peer: PeerId,
     info: Option<Arc<Info>>,
-    /// The number of the newest record.
+    /// The number of the newest good record seen on it.
     seq: Option<u64>,
-    /// The generation of [`Ours`] that it was told last.
-    told: u64,
-}
-
-/// What we say of ourselves.
-#[derive(Debug, Default)]
-struct Ours {
-    addresses: Vec<Multiaddr>,
-    protocols: Vec<ProtocolName>,
-    /// Grows with each change.
-    generation: u64,
-    seq: u64,
-    /// The signed record of the addresses; empty if the key cannot sign. Made when first needed.
-    record: Option<Vec<u8>>,
+    /// The version of `local` last sent on it.
+    told: Option<u64>,
+    observed: Option<Multiaddr>,
+    window: Instant,
+    pushes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// We ask.
+enum Purpose {
     Ask,
-    /// We tell unasked.
     Push,
 }
 
-/// What a stream waits for. A reset, the end of the connection, and the timeout end each state as well.
+/// A stream, until the remote finishes or resets it, the connection ends, or the time is up.
 #[derive(Debug)]
-enum State {
-    /// Messages, until the end of the stream.
-    Reading { until: Instant, bytes: BytesMut, messages: usize },
-    /// The remote's end of a push of ours.
-    Pushing { until: Instant },
-    /// The remote's end of a stream on which all is said.
-    Closing { until: Instant },
+struct Stream {
+    until: Instant,
+    state: State,
 }
 
-impl State {
-    fn until(&self) -> Instant {
-        match self {
-            Self::Reading { until, .. } | Self::Pushing { until } | Self::Closing { until } => *until,
-        }
-    }
+#[derive(Debug)]
+enum State {
+    /// The remote asked and has been told.
+    Answered,
+    /// We opened it and have told.
+    Pushed,
+    /// The remote tells.
+    Reading { messages: usize, merged: Box<Message> },
 }
 
 impl Identify {
     /// A behaviour for one node.
     pub fn new(config: Config) -> Self {
-        let spec = |name, inbound_per_peer| {
-            let framing = Framing::Varint { max: MAX_MESSAGE };
-            ProtocolSpec { name, framing, inbound_per_peer }
-        };
+        let framing = Framing::Varint { max: MAX_MESSAGE };
         Self {
             config,
-            protocols: [spec(PROTOCOL, 8), spec(PUSH, 2)],
-            connections: BTreeMap::new(),
+            protocols: [
+                ProtocolSpec { name: PROTOCOL, framing, inbound_per_peer: 4 },
+                ProtocolSpec { name: PUSH_PROTOCOL, framing, inbound_per_peer: 2 },
+            ],
+            local: Local::default(),
+            announced: 0,
+            links: ByConnection::default(),
             opening: ByConnection::default(),
             streams: ByConnection::default(),
             timers: Timers::default(),
-            to_push: BTreeSet::new(),
-            pushes: 0,
-            ours: Ours::default(),
+            queue: BTreeSet::new(),
+            pushing: 0,
+            observed: BTreeMap::new(),
         }
     }
 
-    /// Entries in all tables; zero when no peer is left.
-    pub fn len(&self) -> usize {
-        self.connections.len()
-            + self.opening.len()
-            + self.streams.len()
-            + self.timers.len()
-            + self.to_push.len()
-            + self.pushes
+    /// What the remote of a connection last said of itself.
+    pub fn info(&self, connection: ConnectionId) -> Option<&Arc<Info>> {
+        self.links.get(connection)?.info.as_ref()
     }
 
-    /// Whether all tables are empty.
+    /// Everything kept on behalf of peers; zero when no peer is left.
+    pub fn len(&self) -> usize {
+        let streams = self.opening.len() + self.streams.len() + self.timers.len();
+        self.links.len() + streams + self.queue.len() + self.pushing + self.observed.len()
+    }
+
+    /// Whether nothing is kept on behalf of peers.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -191,237 +197,286 @@ impl Identify {
     fn on_peer(&mut self, cx: &mut Context<'_>, event: PeerEvent) {
         match event {
             PeerEvent::Connected { connection, peer } => {
-                self.refresh_ours(cx);
-                let told = self.ours.generation;
-                self.connections.insert(connection, Known { peer, info: None, seq: None, told });
-                let token = cx.open(connection, PROTOCOL);
-                self.opening.insert(token, connection, Role::Ask);
+                let link = Link {
+                    peer,
+                    info: None,
+                    seq: None,
+                    told: None,
+                    observed: None,
+                    window: cx.now(),
+                    pushes: 0,
+                };
+                self.links.insert(connection, connection, link);
+                self.open(cx, connection, Purpose::Ask);
             }
             PeerEvent::Disconnected { connection, .. } => {
-                self.connections.remove(&connection);
-                self.to_push.remove(&connection);
-                for (_, role) in self.opening.remove_connection(connection) {
-                    self.pushes -= usize::from(role == Role::Push);
+                if let Some((_, link)) = self.links.remove(connection) {
+                    self.unobserve(cx, link.observed);
                 }
-                for (stream, state) in self.streams.remove_connection(connection) {
-                    self.forget(stream, &state);
+                self.queue.remove(&connection);
+                for (_, purpose) in self.opening.remove_connection(connection) {
+                    self.pushing -= usize::from(purpose == Purpose::Push);
                 }
-                self.push_some(cx);
+                for (id, stream) in self.streams.remove_connection(connection) {
+                    self.released(id, &stream);
+                }
+                self.push_next(cx);
             }
             _ => {}
         }
     }
 
-    fn on_opened(&mut self, cx: &mut Context<'_>, token: Token, result: Result<StreamId, OpenError>) {
-        let Some((connection, role)) = self.opening.remove(token) else { return };
-        match (role, result) {
-            (Role::Ask, Ok(stream)) => self.start_reading(cx.now(), stream, connection),
-            (Role::Push, Ok(stream)) => {
-                self.tell(cx, stream, connection);
-                self.wait(stream, connection, State::Pushing { until: cx.now() + TIMEOUT });
-            }
-            (Role::Ask, Err(_)) => cx.count("identify.failed.open"),
-            (Role::Push, Err(_)) => {
-                cx.count("identify.push.failed");
-                self.pushes -= 1;
-                self.push_some(cx);
-            }
-        }
-    }
-
-    fn on_stream(&mut self, cx: &mut Context<'_>, stream: StreamId, event: StreamEvent) {
-        match event {
-            StreamEvent::Accepted { connection, protocol, .. } if protocol == PUSH => {
-                self.start_reading(cx.now(), stream, connection);
-            }
-            StreamEvent::Accepted { connection, .. } => {
-                self.tell(cx, stream, connection);
-                self.wait(stream, connection, State::Closing { until: cx.now() + TIMEOUT });
-            }
-            StreamEvent::Frame(frame) => self.on_frame(cx, stream, &frame),
-            StreamEvent::Finished => self.on_finished(cx, stream),
-            StreamEvent::Reset(_) => {
-                if let Some((_, State::Reading { .. })) = self.remove(stream) {
-                    cx.count("identify.failed.reset");
-                }
-                self.push_some(cx);
-            }
-            StreamEvent::Drained => {}
-        }
-    }
-
-    fn on_frame(&mut self, cx: &mut Context<'_>, stream: StreamId, frame: &[u8]) {
-        let Some(State::Reading { bytes, messages, .. }) = self.streams.get_mut(stream) else { return };
-        if *messages == MAX_MESSAGES {
-            cx.count("identify.refused.too_many");
-            cx.reset(stream);
-            self.remove(stream);
-            return;
-        }
-        *messages += 1;
-        bytes.extend_from_slice(frame);
-    }
-
-    fn on_finished(&mut self, cx: &mut Context<'_>, stream: StreamId) {
-        if let Some((connection, State::Reading { bytes, .. })) = self.remove(stream) {
-            cx.finish(stream);
-            self.learn(cx, connection, &bytes);
-        }
-        self.push_some(cx);
-    }
-
-    fn on_timeout(&mut self, cx: &mut Context<'_>, stream: StreamId) {
-        let Some((connection, state)) = self.remove(stream) else { return };
-        cx.count("identify.timed_out");
-        cx.reset(stream);
-        // Who does not end the stream has told what it is nevertheless.
-        if let State::Reading { bytes, messages: 1.., .. } = state {
-            self.learn(cx, connection, &bytes);
-        }
-        self.push_some(cx);
-    }
-
-    /// Takes in what the peer at the other end of `connection` says.
-    fn learn(&mut self, cx: &mut Context<'_>, connection: ConnectionId, bytes: &[u8]) {
-        let Some(known) = self.connections.get_mut(&connection) else { return };
-        let news = match info::read(bytes, &known.peer, known.info.as_deref(), known.seq) {
-            Ok(news) => news,
-            Err(fault) => return cx.count(fault.counter()),
+    fn open(&mut self, cx: &mut Context<'_>, connection: ConnectionId, purpose: Purpose) {
+        let protocol = match purpose {
+            Purpose::Ask => PROTOCOL,
+            Purpose::Push => PUSH_PROTOCOL,
         };
-        if news.bad_record {
-            cx.count("identify.bad_record");
-        }
-        let info = Arc::new(news.info);
-        (known.seq, known.info) = (news.seq, Some(info.clone()));
-        if known.told < self.ours.generation && speaks_push(&info) {
-            self.to_push.insert(connection);
-        }
-        let direct = cx.view().connections.get(connection).is_some_and(|info| info.relayed.is_none());
-        if let Some(address) = info.observed.as_ref().filter(|_| direct).and_then(dialable) {
-            cx.push(Action::AddAddress { address, source: AddressSource::Observed });
-        }
-        cx.count("identify.identified");
-        let peer = known.peer;
-        cx.emit(Event { connection, peer, info });
+        let token = cx.open(connection, protocol);
+        self.opening.insert(token, connection, purpose);
     }
 
-    /// Our addresses or protocols may have changed.
-    fn on_addresses(&mut self, cx: &mut Context<'_>) {
-        if !self.refresh_ours(cx) {
-            return;
-        }
-        for (connection, known) in &self.connections {
-            if known.info.as_deref().is_some_and(speaks_push) {
-                self.to_push.insert(*connection);
+    fn on_opened(&mut self, cx: &mut Context<'_>, token: Token, result: Result<StreamId, OpenError>) {
+        let Some((connection, purpose)) = self.opening.remove(token) else { return };
+        match (purpose, result) {
+            (Purpose::Ask, Ok(stream)) => self.keep(cx, connection, stream, State::reading()),
+            (Purpose::Ask, Err(_)) => cx.count("identify.failed.open"),
+            (Purpose::Push, Ok(stream)) => {
+                self.tell(cx, connection, stream);
+                self.keep(cx, connection, stream, State::Pushed);
+            }
+            (Purpose::Push, Err(_)) => {
+                cx.count("identify.push.failed");
+                self.pushing -= 1;
+                self.push_next(cx);
             }
         }
-        self.push_some(cx);
     }
 
-    /// Starts pushes while there is room.
-    fn push_some(&mut self, cx: &mut Context<'_>) {
-        while self.pushes < MAX_PUSHES {
-            let Some(connection) = self.to_push.pop_first() else { return };
-            let token = cx.open(connection, PUSH);
-            self.opening.insert(token, connection, Role::Push);
-            self.pushes += 1;
+    fn on_accepted(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        connection: ConnectionId,
+        protocol: &ProtocolName,
+    ) {
+        if *protocol == PROTOCOL {
+            cx.count("identify.answered");
+            self.tell(cx, connection, stream);
+            self.keep(cx, connection, stream, State::Answered);
+        } else if self.links.get_mut(connection).is_some_and(|link| link.admits_push(cx.now())) {
+            cx.count("identify.push.received");
+            self.keep(cx, connection, stream, State::reading());
+        } else {
+            cx.count("identify.push.flood");
+            cx.reset(stream);
         }
     }
 
-    /// Says what we are, and no more.
-    fn tell(&mut self, cx: &mut Context<'_>, stream: StreamId, connection: ConnectionId) {
-        self.refresh_ours(cx);
-        let Some(known) = self.connections.get_mut(&connection) else { return };
-        known.told = self.ours.generation;
-        self.to_push.remove(&connection);
-        for message in self.messages(cx, connection) {
-            cx.send(stream, message);
+    /// Sends what we are now, and nothing after it.
+    fn tell(&mut self, cx: &mut Context<'_>, connection: ConnectionId, stream: StreamId) {
+        self.local.refresh(cx, &self.config);
+        if let Some(info) = cx.view().connections.get(connection) {
+            cx.send(stream, self.local.message_for(info));
         }
         cx.finish(stream);
+        if let Some(link) = self.links.get_mut(connection) {
+            link.told = Some(self.local.version);
+        }
     }
 
-    /// One message; the record follows in one of its own if the first would be too long.
-    fn messages(&mut self, cx: &Context<'_>, connection: ConnectionId) -> Vec<Bytes> {
+    fn on_stream(&mut self, cx: &mut Context<'_>, id: StreamId, event: StreamEvent) {
+        if let StreamEvent::Accepted { connection, protocol, .. } = event {
+            return self.on_accepted(cx, id, connection, &protocol);
+        }
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        match (&mut stream.state, event) {
+            (State::Reading { messages, merged }, StreamEvent::Frame(frame)) => {
+                *messages += 1;
+                let refused = if *messages > MAX_MESSAGES {
+                    Some("identify.refused.too_many_messages")
+                } else {
+                    message::merge(merged, &frame).err().map(message::Refusal::counter)
+                };
+                if let Some(counter) = refused {
+                    cx.count(counter);
+                    cx.reset(id);
+                    self.remove(cx, id);
+                }
+            }
+            (_, StreamEvent::Frame(_)) => {
+                cx.count("identify.refused.unexpected");
+                cx.reset(id);
+                self.remove(cx, id);
+            }
+            (State::Reading { .. }, StreamEvent::Finished) => {
+                cx.finish(id);
+                self.conclude(cx, id, "identify.failed.empty");
+            }
+            (State::Reading { .. }, StreamEvent::Reset(StreamFault::Remote(_))) => {
+                self.conclude(cx, id, "identify.failed.stream");
+            }
+            (State::Reading { .. }, StreamEvent::Reset(_)) => {
+                cx.count("identify.failed.stream");
+                self.remove(cx, id);
+            }
+            (State::Pushed, StreamEvent::Finished) => {
+                cx.count("identify.push.sent");
+                self.remove(cx, id);
+            }
+            (State::Pushed, StreamEvent::Reset(_)) => {
+                cx.count("identify.push.failed");
+                self.remove(cx, id);
+            }
+            (State::Answered, StreamEvent::Finished | StreamEvent::Reset(_)) => {
+                self.remove(cx, id);
+            }
+            _ => {}
+        }
+    }
+
+    /// The remote has said what it has to say, if anything.
+    fn conclude(&mut self, cx: &mut Context<'_>, id: StreamId, silent: &'static str) {
+        let Some((connection, State::Reading { messages, merged })) = self.remove(cx, id) else { return };
+        let Some(link) = self.links.get(connection) else { return };
+        if messages == 0 {
+            return cx.count(silent);
+        }
+        let siblings = cx.view().connections.of(&link.peer).iter();
+        let seq = siblings.filter_map(|id| self.links.get(*id)?.seq).max();
+        let before = Before { peer: link.peer, info: link.info.as_deref(), seq };
+        match message::read(cx, *merged, &before) {
+            Ok((info, seq)) => self.learn(cx, connection, info, seq),
+            Err(refusal) => cx.count(refusal.counter()),
+        }
+    }
+
+    fn learn(&mut self, cx: &mut Context<'_>, connection: ConnectionId, info: Info, seq: Option<u64>) {
+        self.observe(cx, connection, info.observed.as_ref());
+        let Some(link) = self.links.get_mut(connection) else { return };
+        link.seq = link.seq.max(seq);
+        if link.info.as_deref() != Some(&info) {
+            let info = Arc::new(info);
+            link.info = Some(Arc::clone(&info));
+            cx.emit(Event { connection, peer: link.peer, info });
+        }
+        // What changed between our answer and now has not been pushed: it was not known that the peer listens.
+        if link.told.is_some() && self.listens(connection) {
+            self.queue.insert(connection);
+            self.push_next(cx);
+        }
+    }
+
+    /// Takes note of where the remote of a direct connection sees us, in place of where it saw us before.
+    fn observe(&mut self, cx: &mut Context<'_>, connection: ConnectionId, said: Option<&Multiaddr>) {
         let view = cx.view();
-        let info = view.connections.get(connection);
-        // Through a relay we see the relay only.
-        let observed = info.filter(|info| info.relayed.is_none()).map(|info| info.remote.to_vec());
-        let mut message = Message {
-            public_key: Some(encode_public_key(&view.identity.public())),
-            observed_addr: observed,
-            protocol_version: Some(self.config.protocol_version.clone()),
-            agent_version: Some(self.config.agent.clone()),
-            ..Message::default()
-        };
-        let mut room = MAX_SENT.saturating_sub(message.encoded_len());
-        for protocol in self.ours.protocols.iter().map(|name| name.as_str().to_owned()) {
-            if take_room(&mut room, protocol.len()) {
-                message.protocols.push(protocol);
+        let (Some(said), Some(remote)) = (said, view.connections.get(connection)) else { return };
+        if remote.relayed.is_some() {
+            return;
+        }
+        let seen = message::plausible(said, view.local_peer()).filter(|seen| *seen != remote.remote);
+        let Some(seen) = seen else { return cx.count("identify.observed.refused") };
+        let Some(link) = self.links.get_mut(connection) else { return };
+        if link.observed.as_ref() != Some(&seen) {
+            let old = link.observed.replace(seen.clone());
+            *self.observed.entry(seen.clone()).or_default() += 1;
+            self.unobserve(cx, old);
+            cx.push(Action::AddAddress { address: seen, source: AddressSource::Observed });
+        }
+    }
+
+    /// One connection less tells that we are seen there.
+    fn unobserve(&mut self, cx: &mut Context<'_>, address: Option<Multiaddr>) {
+        let Some(address) = address else { return };
+        let Some(count) = self.observed.get_mut(&address) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.observed.remove(&address);
+            cx.push(Action::RemoveAddress { address, source: AddressSource::Observed });
+        }
+    }
+
+    /// One pass over the peers for each change; one connection per peer.
+    fn on_addresses(&mut self, cx: &mut Context<'_>) {
+        self.local.refresh(cx, &self.config);
+        if self.announced == self.local.version {
+            return;
+        }
+        self.announced = self.local.version;
+        let connections = cx.view().connections;
+        for info in connections.iter() {
+            if self.listens(info.id) && connections.best(&info.peer) == Some(info.id) {
+                self.queue.insert(info.id);
             }
         }
-        for address in self.ours.addresses.iter().map(Multiaddr::to_vec) {
-            if take_room(&mut room, address.len()) {
-                message.listen_addrs.push(address);
+        self.push_next(cx);
+    }
+
+    /// Whether the remote accepts pushes and has not been told what we are now.
+    fn listens(&self, connection: ConnectionId) -> bool {
+        self.links.get(connection).is_some_and(|link| {
+            let speaks = link.info.as_ref().is_some_and(|info| info.protocols.contains(&PUSH_PROTOCOL));
+            speaks && link.told != Some(self.local.version)
+        })
+    }
+
+    fn push_next(&mut self, cx: &mut Context<'_>) {
+        while self.pushing < MAX_PUSHES
+            && let Some(connection) = self.queue.pop_first()
+        {
+            if self.listens(connection) {
+                self.pushing += 1;
+                self.open(cx, connection, Purpose::Push);
             }
         }
-        let record = self.ours.record(cx);
-        let mut second = None;
-        if take_room(&mut room, record.len()) {
-            message.signed_peer_record = Some(record).filter(|record| !record.is_empty());
-        } else {
-            second = Some(Message { signed_peer_record: Some(record), ..Message::default() });
+    }
+
+    fn on_timeout(&mut self, cx: &mut Context<'_>, id: StreamId) {
+        cx.reset(id);
+        match self.streams.get(id).map(|stream| &stream.state) {
+            Some(State::Reading { .. }) => self.conclude(cx, id, "identify.failed.timeout"),
+            Some(State::Pushed) => {
+                cx.count("identify.push.failed");
+                self.remove(cx, id);
+            }
+            Some(State::Answered) | None => {
+                self.remove(cx, id);
+            }
         }
-        let messages = [Some(message), second].into_iter().flatten();
-        messages.map(|message| message.encode_to_vec().into()).collect()
     }
 
-    /// Looks at what we are. Returns whether it changed.
-    fn refresh_ours(&mut self, cx: &Context<'_>) -> bool {
-        let (addresses, protocols) = (cx.view().addresses.advertised(), cx.view().protocols);
-        if self.ours.addresses == addresses && self.ours.protocols == protocols {
-            return false;
-        }
-        self.ours.addresses = addresses;
-        self.ours.protocols = protocols.to_vec();
-        self.ours.generation += 1;
-        self.ours.record = None;
-        true
+    fn keep(&mut self, cx: &mut Context<'_>, connection: ConnectionId, id: StreamId, state: State) {
+        let until = cx.now() + TIMEOUT;
+        self.timers.set(until, id);
+        self.streams.insert(id, connection, Stream { until, state });
     }
 
-    fn start_reading(&mut self, now: Instant, stream: StreamId, connection: ConnectionId) {
-        let state = State::Reading { until: now + TIMEOUT, bytes: BytesMut::new(), messages: 0 };
-        self.wait(stream, connection, state);
+    fn remove(&mut self, cx: &mut Context<'_>, id: StreamId) -> Option<(ConnectionId, State)> {
+        let (connection, stream) = self.streams.remove(id)?;
+        self.released(id, &stream);
+        self.push_next(cx);
+        Some((connection, stream.state))
     }
 
-    fn wait(&mut self, stream: StreamId, connection: ConnectionId, state: State) {
-        self.timers.set(state.until(), stream);
-        self.streams.insert(stream, connection, state);
-    }
-
-    fn remove(&mut self, stream: StreamId) -> Option<(ConnectionId, State)> {
-        let (connection, state) = self.streams.remove(stream)?;
-        self.forget(stream, &state);
-        Some((connection, state))
-    }
-
-    fn forget(&mut self, stream: StreamId, state: &State) {
-        self.timers.clear(state.until(), stream);
-        self.pushes -= usize::from(matches!(state, State::Pushing { .. }));
+    fn released(&mut self, id: StreamId, stream: &Stream) {
+        self.timers.clear(stream.until, id);
+        self.pushing -= usize::from(matches!(stream.state, State::Pushed));
     }
 }
 
-impl Ours {
-    /// The envelope with our addresses, signed once for each change.
-    fn record(&mut self, cx: &Context<'_>) -> Vec<u8> {
-        if let Some(record) = &self.record {
-            return record.clone();
+impl State {
+    fn reading() -> Self {
+        Self::Reading { messages: 0, merged: Box::default() }
+    }
+}
+
+impl Link {
+    fn admits_push(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.window) >= PUSH_WINDOW {
+            self.window = now;
+            self.pushes = 0;
         }
-        let now = u64::try_from(cx.unix().since_epoch().as_nanos()).unwrap_or(u64::MAX);
-        self.seq = now.max(self.seq.saturating_add(1));
-        let identity = cx.view().identity;
-        let record = PeerRecord { peer: identity.peer(), seq: self.seq, addresses: self.addresses.clone() };
-        let sealed = record.seal(identity.keypair(), Dialect::Standard);
-        self.record.insert(sealed.map(|envelope| envelope.encode()).unwrap_or_default()).clone()
+        self.pushes += 1;
+        self.pushes <= MAX_PUSHES_ACCEPTED
     }
 }
 
@@ -452,32 +507,6 @@ impl Behaviour for Identify {
     }
 
     fn describe(&self, protocol: &ProtocolName, frame: &[u8], _: UnixTime) -> Option<String> {
-        let name = if *protocol == PUSH { "push" } else { "id" };
-        let Ok(message) = pb::decode::<Message>(frame) else { return Some(format!("{name} malformed")) };
-        let agent = message.agent_version.as_deref().unwrap_or("-");
-        let record = if message.signed_peer_record.is_some() { " record" } else { "" };
-        let (protocols, addresses) = (message.protocols.len(), message.listen_addrs.len());
-        Some(format!("{name} {agent} protocols={protocols} addresses={addresses}{record}"))
+        message::describe(if *protocol == PROTOCOL { "identify" } else { "push" }, frame)
     }
-}
-
-fn speaks_push(info: &Info) -> bool {
-    info.protocols.contains(&PUSH)
-}
-
-/// The address without its `/p2p`, if it is one where others might reach us.
-fn dialable(address: &Multiaddr) -> Option<Multiaddr> {
-    let (socket, _) = parse_quic_v1(address).ok()?;
-    let ip = socket.ip();
-    let nobody = ip.is_unspecified() || ip.is_multicast() || socket.port() == 0;
-    (!nobody).then(|| peerless_proto::address::quic_v1(socket))
-}
-
-/// Takes the room of one more field with `len` bytes.
-fn take_room(room: &mut usize, len: usize) -> bool {
-    /// Most bytes of a field's key and length.
-    const OVERHEAD: usize = 4;
-    let Some(left) = room.checked_sub(len + OVERHEAD) else { return false };
-    *room = left;
-    true
 }

@@ -377,36 +377,3 @@ enum Request {
     /// It was sent.
     Asked(StreamId),
 }
-
-/// temp
-#[derive(Clone, Debug, Default)]
-pub struct Config {}
-/// temp
-#[derive(Debug)]
-pub struct Client;
-impl Client {
-    /// temp
-    pub fn new(_: Config) -> Self {
-        Self
-    }
-
-    /// temp
-    pub fn reserve(
-        &mut self,
-        _: &mut crate::behaviour::Context<'_>,
-        _: Multiaddr,
-    ) -> Result<(), ReserveError> {
-        Ok(())
-    }
-    /// temp
-    pub fn cancel(&mut self, _: &mut crate::behaviour::Context<'_>, _: PeerId) {}
-}
-impl crate::behaviour::Behaviour for Client {
-    fn name(&self) -> &'static str {
-        "Client"
-    }
-    fn protocols(&self) -> &[crate::behaviour::ProtocolSpec] {
-        &[]
-    }
-    fn handle(&mut self, _: &mut crate::behaviour::Context<'_>, _: crate::behaviour::Input) {}
-}

@@ -553,25 +553,3 @@ fn fill_addresses(message: &mut HopMessage, view: View<'_>) {
         reservation.addrs.push(address.to_vec());
     }
 }
-
-/// temp
-#[derive(Clone, Debug, Default)]
-pub struct Config {}
-/// temp
-#[derive(Debug)]
-pub struct Hop;
-impl Hop {
-    /// temp
-    pub fn new(_: Config) -> Self {
-        Self
-    }
-}
-impl crate::behaviour::Behaviour for Hop {
-    fn name(&self) -> &'static str {
-        "Hop"
-    }
-    fn protocols(&self) -> &[crate::behaviour::ProtocolSpec] {
-        &[]
-    }
-    fn handle(&mut self, _: &mut crate::behaviour::Context<'_>, _: crate::behaviour::Input) {}
-}
