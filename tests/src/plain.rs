@@ -26,8 +26,8 @@ use peerless_core::{
 use quinn_proto::{
     ConnectError, ConnectionId, Side, TransportError, TransportErrorCode,
     crypto::{
-        ClientConfig, CryptoError, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, ServerConfig,
-        Session, UnsupportedVersion,
+        ClientConfig, CryptoError, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey,
+        ServerConfig, Session, UnsupportedVersion,
     },
     transport_parameters::TransportParameters,
 };
@@ -171,7 +171,8 @@ impl PlainSession {
                 self.progress = Progress::GotHello;
             }
             (Progress::AwaitingIdentity, IDENTITY, _) => {
-                let (peer, params) = split_identity(body).ok_or_else(|| alert(DECODE_ERROR, "no identity"))?;
+                let (peer, params) =
+                    split_identity(body).ok_or_else(|| alert(DECODE_ERROR, "no identity"))?;
                 self.on_identity(peer)?;
                 if self.side.is_client() {
                     self.remote_params = Some(params.to_vec());
