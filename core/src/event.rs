@@ -1,6 +1,6 @@
 //! What the embedder is told, and the errors and reasons that events and replies carry.
 
-use std::{any::Any, net::IpAddr, time::Duration};
+use std::{any::Any, fmt, net::IpAddr, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -38,8 +38,15 @@ pub enum Event {
         direction: Direction,
         /// The relay it runs through, if it does.
         relay: Option<PeerId>,
-        /// The dial that led to it, if it was ours.
-        dial: Option<DialId>,
+    },
+    /// A dial reached its peer: over a connection just established, or one that was there already.
+    Dialed {
+        /// The dial.
+        dial: DialId,
+        /// The connection to use.
+        connection: ConnectionId,
+        /// The authenticated remote.
+        peer: PeerId,
     },
     /// A connection has ended, and all its streams with it.
     Disconnected {
@@ -371,4 +378,31 @@ pub enum SpliceEnd {
     /// Stream `b` was lost.
     #[error("target: {0}")]
     B(StreamFault),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening { address } => write!(f, "listening on {address}"),
+            Self::ListenClosed { address } => write!(f, "no longer listening on {address}"),
+            Self::Connected { peer, relay: Some(relay), .. } => write!(f, "connected {peer} through {relay}"),
+            Self::Connected { peer, .. } => write!(f, "connected {peer}"),
+            Self::Dialed { peer, .. } => write!(f, "dialed {peer}"),
+            Self::Disconnected { peer, reason, .. } => write!(f, "disconnected {peer}: {reason}"),
+            Self::DialFailed { error, .. } => write!(f, "dial failed: {error}"),
+            Self::InboundFailed { remote, reason } => write!(f, "inbound from {remote} failed: {reason}"),
+            Self::Stream { stream, event } => write!(f, "stream {stream}: {event:?}"),
+            Self::Resolve { name, .. } => write!(f, "resolve {name}"),
+            Self::Ping(ping::Event { peer, result: Ok(rtt), .. }) => write!(f, "ping {peer} {rtt:?}"),
+            Self::Ping(ping::Event { peer, result: Err(error), .. }) => {
+                write!(f, "ping {peer} failed: {error}")
+            }
+            Self::Identify(identify::Event { peer, info, .. }) => {
+                write!(f, "identified {peer} as {}", info.agent)
+            }
+            Self::Hop(event) => write!(f, "relay {event:?}"),
+            Self::Reservation(event) => write!(f, "reservation {event:?}"),
+            Self::Custom { behaviour, .. } => write!(f, "event of {behaviour}"),
+        }
+    }
 }

@@ -6,13 +6,16 @@ pub mod counters;
 pub mod event;
 pub mod identity;
 pub mod ids;
+pub mod node;
 pub mod protocols;
 pub mod quic;
 pub mod rng;
+pub mod streams;
 pub mod swarm;
 pub mod time;
 pub mod tls;
 pub mod trace;
+pub mod upgrade;
 
 pub use libp2p_identity::{Keypair, PeerId, PublicKey};
 pub use multiaddr::Multiaddr;

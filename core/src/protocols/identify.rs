@@ -43,3 +43,25 @@ impl From<Event> for event::Event {
         Self::Identify(event)
     }
 }
+
+/// temp
+#[derive(Clone, Debug, Default)]
+pub struct Config {}
+/// temp
+#[derive(Debug)]
+pub struct Identify;
+impl Identify {
+    /// temp
+    pub fn new(_: Config) -> Self {
+        Self
+    }
+}
+impl crate::behaviour::Behaviour for Identify {
+    fn name(&self) -> &'static str {
+        "Identify"
+    }
+    fn protocols(&self) -> &[crate::behaviour::ProtocolSpec] {
+        &[]
+    }
+    fn handle(&mut self, _: &mut crate::behaviour::Context<'_>, _: crate::behaviour::Input) {}
+}

@@ -50,6 +50,12 @@ impl TlsCrypto {
     }
 }
 
+impl From<TlsIdentity> for TlsCrypto {
+    fn from(identity: TlsIdentity) -> Self {
+        Self { identity }
+    }
+}
+
 const HAS_INITIAL_SUITE: &str = "the provider has AES-128-GCM, which Initial packets need";
 
 impl QuicCrypto for TlsCrypto {

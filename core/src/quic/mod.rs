@@ -92,6 +92,12 @@ pub struct Quic {
     stats: Stats,
 }
 
+impl std::fmt::Debug for Quic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Quic").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
 impl Quic {
     /// A pipe without sockets. `rng` is used up by it alone. Without `accept_inbound` it only dials.
     pub fn new(

@@ -12,6 +12,7 @@ use x509_parser::nom::Parser;
 use x509_parser::prelude::X509Version;
 
 use super::der;
+use crate::time::UnixTime;
 
 /// Longest certificate that is looked at, in bytes. One with the largest keys allowed (RSA, 8192 bits, twice) takes
 /// under 5 KiB.
@@ -107,14 +108,14 @@ pub enum GenerateError {
     Certificate(String),
 }
 
-/// Verifies the chain a peer presented at `now` (unix seconds) and tells whose it is.
+/// Verifies the chain a peer presented, as of `now`, and tells whose it is.
 ///
 /// Cheap rules come first, signatures last. Call this once per connection, within the handshake; afterwards
 /// [`peer_id_of_verified`] reads the peer id at no cost.
 ///
 /// # Errors
 /// The first rule that failed.
-pub fn verify(chain: &[CertificateDer<'_>], now: u64) -> Result<PeerId, CertificateError> {
+pub fn verify(chain: &[CertificateDer<'_>], now: UnixTime) -> Result<PeerId, CertificateError> {
     let [certificate] = chain else { return Err(CertificateError::NotOne(chain.len())) };
     let certificate = parse(certificate)?;
     check_validity(&certificate.x509, now)?;
@@ -141,11 +142,11 @@ pub(super) fn public_key_info<'a>(certificate: &'a CertificateDer<'_>) -> Result
     Ok(parse(certificate)?.x509.tbs_certificate.subject_pki.raw)
 }
 
-/// Makes a fresh P-256 key and a self-signed certificate that binds it to `identity`, beginning an hour before `now`
-/// (unix seconds).
+/// Makes a fresh P-256 key and a self-signed certificate that binds it to `identity`, valid from an hour
+/// before `now`.
 pub(super) fn generate(
     identity: &Keypair,
-    now: u64,
+    now: UnixTime,
 ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), GenerateError> {
     let failed = |error: rcgen::Error| GenerateError::Certificate(error.to_string());
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
@@ -156,6 +157,7 @@ pub(super) fn generate(
     // The name of the specification's examples, the same for all: a name of our own could be used to track us.
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "libp2p.io");
+    let now = now.as_secs();
     let at = |unix_seconds: u64| {
         rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(unix_seconds.min(LAST_SECOND))
     };
@@ -261,9 +263,7 @@ fn parse(certificate: &[u8]) -> Result<Parsed<'_>, CertificateError> {
         .parse(certificate)
         .map_err(|_| CertificateError::Malformed)?;
     let tbs = &x509.tbs_certificate;
-    // A shorter inner structure means bytes were left over within it.
-    let whole = tbs.as_ref() == signed && whole_bytes(&x509);
-    if !whole || tbs.version != X509Version::V3 || tbs.signature != x509.signature_algorithm {
+    if tbs.version != X509Version::V3 || tbs.signature != x509.signature_algorithm || !whole_bytes(&x509) {
         return Err(CertificateError::Malformed);
     }
     if tbs.issuer_uid.is_some() || tbs.subject_uid.is_some() {
@@ -287,9 +287,10 @@ fn whole_bytes(x509: &X509Certificate<'_>) -> bool {
 }
 
 /// Both ends of the validity belong to it (RFC 5280 section 4.1.2.5).
-fn check_validity(x509: &X509Certificate<'_>, now: u64) -> Result<(), CertificateError> {
+fn check_validity(x509: &X509Certificate<'_>, now: UnixTime) -> Result<(), CertificateError> {
     let not_before = x509.validity().not_before.timestamp();
     let not_after = x509.validity().not_after.timestamp();
+    let now = now.as_secs();
     let instant = i64::try_from(now).unwrap_or(i64::MAX);
     if instant < not_before {
         Err(CertificateError::NotYetValid { not_before, now })

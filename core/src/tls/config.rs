@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use libp2p_identity::{Keypair, PeerId};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::UnixTime;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
+use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, pki_types};
 
 use super::certificate::{self, GenerateError};
 use super::verifier::{PeerVerifier, Verdict};
+use crate::time::UnixTime;
 
 /// ALPN of QUIC, and of streams whose muxer is negotiated afterwards (`tls/tls.md`, "ALPN").
 pub const ALPN_LIBP2P: &[u8] = b"libp2p";
@@ -28,25 +27,25 @@ pub const ALPN_YAMUX: &[u8] = b"/yamux/1.0.0";
 pub struct WallClock(Arc<AtomicU64>);
 
 impl WallClock {
-    /// A clock that stands at `unix_seconds` until it is set.
-    pub fn new(unix_seconds: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(unix_seconds)))
+    /// A clock that stands at `now` until it is set.
+    pub fn new(now: UnixTime) -> Self {
+        Self(Arc::new(AtomicU64::new(now.as_secs())))
     }
 
-    /// Sets the time for all clones, in unix seconds.
-    pub fn set(&self, unix_seconds: u64) {
-        self.0.store(unix_seconds, Ordering::Relaxed);
+    /// Sets the time for all clones, to the second.
+    pub fn set(&self, now: UnixTime) {
+        self.0.store(now.as_secs(), Ordering::Relaxed);
     }
 
-    /// The time it was last set to, in unix seconds.
-    pub fn unix_seconds(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// The time it was last set to.
+    pub fn now(&self) -> UnixTime {
+        UnixTime::from_secs(self.0.load(Ordering::Relaxed))
     }
 }
 
 impl TimeProvider for WallClock {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.unix_seconds())))
+    fn current_time(&self) -> Option<pki_types::UnixTime> {
+        Some(pki_types::UnixTime::since_unix_epoch(self.now().since_epoch()))
     }
 }
 
@@ -67,7 +66,7 @@ impl TlsIdentity {
     /// # Errors
     /// If the identity cannot sign or the certificate cannot be made.
     pub fn new(identity: &Keypair, clock: WallClock) -> Result<Self, GenerateError> {
-        let (certificate, key) = certificate::generate(identity, clock.unix_seconds())?;
+        let (certificate, key) = certificate::generate(identity, clock.now())?;
         let key = aws_lc_rs::sign::any_ecdsa_type(&key)
             .map_err(|error| GenerateError::Certificate(error.to_string()))?;
         let certified_key = Arc::new(CertifiedKey::new(vec![certificate], key));
@@ -143,4 +142,75 @@ fn cpu_has_aes() -> bool {
     return std::arch::is_aarch64_feature_detected!("aes");
     #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+    use rustls::CipherSuite;
+
+    use super::super::testing::{NOW, ed25519, tls_identity};
+    use super::*;
+
+    fn names(suites: &[SupportedCipherSuite]) -> Vec<CipherSuite> {
+        suites.iter().map(SupportedCipherSuite::suite).collect()
+    }
+
+    #[test]
+    fn the_cheapest_suite_comes_first() {
+        use CipherSuite::{TLS13_AES_128_GCM_SHA256 as AES_128, TLS13_AES_256_GCM_SHA384 as AES_256};
+        let chacha = CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+        assert_eq!(names(&cipher_suites(true)), [AES_128, AES_256, chacha]);
+        assert_eq!(names(&cipher_suites(false)), [chacha, AES_128, AES_256]);
+    }
+
+    #[test]
+    fn the_servers_order_of_suites_wins() {
+        let identity = |cpu_has_aes| {
+            let mut identity = tls_identity(&ed25519(1));
+            let suites = cipher_suites(cpu_has_aes);
+            identity.provider = Arc::new(CryptoProvider { cipher_suites: suites, ..provider() });
+            identity
+        };
+        for server_has_aes in [true, false] {
+            let server = greeted(&identity(!server_has_aes), &identity(server_has_aes));
+            let agreed = server.negotiated_cipher_suite().map(|suite| suite.suite());
+            assert_eq!(agreed, names(&cipher_suites(server_has_aes)).first().copied());
+        }
+    }
+
+    #[test]
+    fn no_server_name_is_sent() {
+        let identity = tls_identity(&ed25519(3));
+        assert_eq!(greeted(&identity, &identity).server_name(), None);
+    }
+
+    /// A server that has answered the client's first message.
+    fn greeted(client: &TlsIdentity, server: &TlsIdentity) -> rustls::ServerConnection {
+        let name = pki_types::ServerName::try_from("peer.example").unwrap();
+        let (config, _) = client.client_config(None, &[ALPN_LIBP2P]);
+        let mut client = rustls::ClientConnection::new(config, name).unwrap();
+        let mut server = rustls::ServerConnection::new(server.server_config(None, &[ALPN_LIBP2P])).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        server.read_tls(&mut &hello[..]).unwrap();
+        server.process_new_packets().unwrap();
+        server
+    }
+
+    #[test]
+    fn quic_accepts_the_configurations() {
+        let identity = tls_identity(&ed25519(2));
+        let (client, _) = identity.client_config(None, &[ALPN_LIBP2P]);
+        assert!(QuicClientConfig::try_from(client).is_ok());
+        assert!(QuicServerConfig::try_from(identity.server_config(None, &[ALPN_LIBP2P])).is_ok());
+    }
+
+    #[test]
+    fn all_clones_of_a_clock_show_the_same_time() {
+        let clock = WallClock::new(UnixTime::from_secs(NOW));
+        let clone = clock.clone();
+        clock.set(UnixTime::from_secs(NOW + 1));
+        assert_eq!(clone.current_time().map(|time| time.as_secs()), Some(NOW + 1));
+    }
 }

@@ -113,18 +113,16 @@ impl TlsStream {
         Ok(())
     }
 
-    /// The next plaintext from the peer, at most `max` bytes; `None` if there is none now.
+    /// The next plaintext from the peer, at most `max` bytes; `None` if there is none now. What arrived before an
+    /// error is still there after it.
     pub fn read(&mut self, max: usize) -> Option<Bytes> {
-        if self.unread == 0 || max == 0 {
-            return None;
-        }
         let mut reader = self.connection.reader();
         let chunk = reader.fill_buf().ok()?;
         let len = chunk.len().min(max);
         let plaintext = Bytes::copy_from_slice(&chunk[..len]);
         reader.consume(len);
-        self.unread -= len;
-        Some(plaintext)
+        self.unread = self.unread.saturating_sub(len);
+        (len > 0).then_some(plaintext)
     }
 
     /// Encrypts as much of `plaintext` as the buffer allows and tells how much. What is written during the handshake

@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use libp2p_identity::PeerId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme, pki_types};
 
 use super::certificate::{self, CertificateError, SCHEMES};
 use super::config::signature_algorithms;
+use crate::time::UnixTime;
 
 /// Another peer answered than the one that was expected.
 ///
@@ -40,7 +41,7 @@ pub enum PeerError {
     Certificate(#[from] CertificateError),
     /// It is not the peer that was expected.
     #[error(transparent)]
-    WrongPeer(#[from] WrongPeer),
+    WrongPeer(Box<WrongPeer>),
 }
 
 impl PeerError {
@@ -65,7 +66,7 @@ impl From<PeerError> for rustls::Error {
 /// The mismatch inside a rustls error, if that is why the handshake failed.
 pub fn wrong_peer(error: &rustls::Error) -> Option<WrongPeer> {
     match PeerError::find(error)? {
-        PeerError::WrongPeer(wrong) => Some(wrong),
+        PeerError::WrongPeer(wrong) => Some(*wrong),
         PeerError::Certificate(_) => None,
     }
 }
@@ -102,7 +103,7 @@ impl PeerVerifier {
         &self,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        now: pki_types::UnixTime,
     ) -> Result<(), rustls::Error> {
         let judgement = self.peer(certificate, intermediates, now);
         if let Some(Verdict(slot)) = &self.verdict {
@@ -116,14 +117,16 @@ impl PeerVerifier {
         &self,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        now: pki_types::UnixTime,
     ) -> Result<PeerId, PeerError> {
         if !intermediates.is_empty() {
             return Err(CertificateError::NotOne(1 + intermediates.len()).into());
         }
-        let got = certificate::verify(std::slice::from_ref(certificate), now.as_secs())?;
+        let got = certificate::verify(std::slice::from_ref(certificate), UnixTime::from_secs(now.as_secs()))?;
         match self.expected {
-            Some(expected) if expected != got => Err(WrongPeer { expected, got }.into()),
+            Some(expected) if expected != got => {
+                Err(PeerError::WrongPeer(Box::new(WrongPeer { expected, got })))
+            }
             _ => Ok(got),
         }
     }
@@ -158,7 +161,7 @@ impl ServerCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
-        now: UnixTime,
+        now: pki_types::UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         self.judge(certificate, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
@@ -196,7 +199,7 @@ impl ClientCertVerifier for PeerVerifier {
         &self,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        now: pki_types::UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         self.judge(certificate, intermediates, now)?;
         Ok(ClientCertVerified::assertion())

@@ -87,3 +87,36 @@ pub enum ReserveError {
     #[error("given up by us")]
     Cancelled,
 }
+
+/// temp
+#[derive(Clone, Debug, Default)]
+pub struct Config {}
+/// temp
+#[derive(Debug)]
+pub struct Client;
+impl Client {
+    /// temp
+    pub fn new(_: Config) -> Self {
+        Self
+    }
+
+    /// temp
+    pub fn reserve(
+        &mut self,
+        _: &mut crate::behaviour::Context<'_>,
+        _: Multiaddr,
+    ) -> Result<(), ReserveError> {
+        Ok(())
+    }
+    /// temp
+    pub fn cancel(&mut self, _: &mut crate::behaviour::Context<'_>, _: PeerId) {}
+}
+impl crate::behaviour::Behaviour for Client {
+    fn name(&self) -> &'static str {
+        "Client"
+    }
+    fn protocols(&self) -> &[crate::behaviour::ProtocolSpec] {
+        &[]
+    }
+    fn handle(&mut self, _: &mut crate::behaviour::Context<'_>, _: crate::behaviour::Input) {}
+}

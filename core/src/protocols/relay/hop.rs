@@ -112,3 +112,25 @@ impl From<SpliceEnd> for CircuitEnd {
         }
     }
 }
+
+/// temp
+#[derive(Clone, Debug, Default)]
+pub struct Config {}
+/// temp
+#[derive(Debug)]
+pub struct Hop;
+impl Hop {
+    /// temp
+    pub fn new(_: Config) -> Self {
+        Self
+    }
+}
+impl crate::behaviour::Behaviour for Hop {
+    fn name(&self) -> &'static str {
+        "Hop"
+    }
+    fn protocols(&self) -> &[crate::behaviour::ProtocolSpec] {
+        &[]
+    }
+    fn handle(&mut self, _: &mut crate::behaviour::Context<'_>, _: crate::behaviour::Input) {}
+}

@@ -1,0 +1,111 @@
+//! What behaviours ask for, done.
+
+use super::{Node, pump::Work};
+use crate::{
+    behaviour::{Action, Input, Reply},
+    event::{CloseReason, OpenError, SpliceEnd, SpliceReport, StreamFault},
+    ids::{StreamId, Token},
+    streams::{Mode, Owner, splice::Splice},
+    trace::Glyph,
+};
+
+use super::dialing::Requester;
+
+impl Node {
+    /// Does what the behaviour with this index asks for. Ids that are stale, or not its own, change nothing.
+    pub(super) fn apply(&mut self, index: usize, action: Action) {
+        match action {
+            Action::Open { token, connection, protocol } => {
+                let spec = self.behaviours[index].specs.iter().find(|spec| spec.name == protocol);
+                let opened = match spec.map(|spec| spec.framing) {
+                    Some(framing) => {
+                        self.open_stream(connection, &protocol, Owner::Behaviour(index), framing)
+                    }
+                    None => Err(OpenError::UnknownProtocol(protocol)),
+                };
+                self.reply(index, token, Reply::Stream(opened));
+            }
+            Action::Send { stream, frame } => self.send_frame(index, stream, &frame),
+            Action::Finish { stream } => {
+                if self.owns(index, stream) {
+                    self.finish_stream(stream);
+                }
+            }
+            Action::Reset { stream } => {
+                if self.owns(index, stream) {
+                    self.drop_stream(stream);
+                }
+            }
+            Action::Splice { token, a, b, limit } => {
+                let mine = self.owns(index, a) && self.owns(index, b);
+                if mine {
+                    self.start_splice(Splice::new(token, index, a, b, limit));
+                } else {
+                    let end = SpliceEnd::A(StreamFault::ConnectionLost);
+                    self.reply(index, token, Reply::Spliced(SpliceReport { a_to_b: 0, b_to_a: 0, end }));
+                }
+            }
+            Action::Upgrade { token, stream, peer, role, limit } => {
+                let stream = self.owns(index, stream).then_some(stream);
+                self.start_circuit(index, token, stream, peer, role, limit);
+            }
+            Action::Dial { token, peer, addresses } => {
+                self.start_dial(Requester::Behaviour(index, token), peer, &addresses);
+            }
+            Action::DialFailed { token, error } => self.circuit_attempt_failed(token, error),
+            Action::Close { connection } => self.close_connection(connection),
+            Action::AddAddress { address, source } => self.add_address(address, source),
+            Action::RemoveAddress { address, source } => self.remove_address(address, source),
+            Action::Emit(event) => self.emit(event),
+        }
+    }
+
+    pub(super) fn reply(&mut self, index: usize, token: Token, reply: Reply) {
+        self.work.push_back(Work::Input(index, Input::Reply(token, reply)));
+    }
+
+    fn owns(&self, index: usize, stream: StreamId) -> bool {
+        self.streams.get(stream).is_some_and(|s| s.owner == Owner::Behaviour(index))
+    }
+
+    fn send_frame(&mut self, index: usize, id: StreamId, frame: &[u8]) {
+        let Some(stream) = self.streams.get_mut(id).filter(|s| s.owner == Owner::Behaviour(index)) else {
+            return;
+        };
+        let Some(protocol) = stream.protocol.clone().filter(|_| !stream.finishing) else { return };
+        if !matches!(stream.mode, Mode::Framed(_) | Mode::Proposing(..)) {
+            return;
+        }
+        if stream.queued.saturating_add(frame.len()) > self.stream_config.write_queue {
+            self.counters.add("streams.write_queue_full", 1);
+            self.fail_stream(id, StreamFault::WriteQueueFull);
+            return;
+        }
+        let spec = self.behaviours[index].specs.iter().find(|spec| spec.name == protocol);
+        let Some(framing) = spec.map(|spec| spec.framing) else { return };
+        stream.enqueue(peerless_proto::encode_frame(framing, frame));
+        stream.drain_pending = true;
+        let peer = stream.peer;
+        if self.trace.is_enabled() {
+            let unix = self.wall.at(self.now);
+            let text = self.behaviours[index].behaviour.describe(&protocol, frame, unix);
+            let text = text.unwrap_or_else(|| format!("{protocol} {} bytes", frame.len()));
+            self.trace.line(self.now, Glyph::Frame, Some(peer), || text);
+        }
+        self.work.push_back(Work::Write(id));
+    }
+
+    /// Ends our direction of a stream behind what is queued.
+    pub(super) fn finish_stream(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.finishing = true;
+            self.work.push_back(Work::Write(id));
+        }
+    }
+
+    /// Ends a connection at once and says so.
+    pub(super) fn close_connection(&mut self, connection: crate::ids::ConnectionId) {
+        self.close_transport(connection);
+        self.disconnected(connection, CloseReason::Local);
+    }
+}

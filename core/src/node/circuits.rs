@@ -1,0 +1,382 @@
+//! Circuits: streams through a relay that carry a secured, multiplexed connection of their own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use libp2p_identity::PeerId;
+use multiaddr::{Multiaddr, Protocol};
+
+use super::{
+    Node,
+    pump::Work,
+    streaming::flush,
+    transport::{QuicUse, Via},
+};
+use crate::{
+    behaviour::Reply,
+    event::{CircuitLimit, CloseReason, StreamFault, UpgradeError, UpgradeRole},
+    ids::{Arena, ConnectionId, Id, StreamId, Token},
+    quic::StreamNote,
+    streams::{Mode, Owner, Read},
+    swarm::table::{ConnectionInfo, Direction, Relayed},
+    time::{Instant, Timers},
+    upgrade::{self, MuxEvent, SecuredConnection},
+};
+
+/// Most bytes taken from the carrier at a time.
+const CHUNK: usize = 64 << 10;
+
+/// One circuit, before and after it is a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct CircuitId(u32, u32);
+
+impl Id for CircuitId {
+    fn from_parts(index: u32, generation: u32) -> Self {
+        Self(index, generation)
+    }
+
+    fn index(self) -> u32 {
+        self.0
+    }
+
+    fn generation(self) -> u32 {
+        self.1
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Circuit {
+    pub(crate) mux: SecuredConnection,
+    /// It has something to do in this turn.
+    pub(crate) scheduled: bool,
+    carrier: StreamId,
+    /// Who asked for the upgrade, and by which token.
+    requester: (usize, Token),
+    role: UpgradeRole,
+    relay: PeerId,
+    via: ConnectionId,
+    limit: CircuitLimit,
+    /// Set once it is established.
+    connection: Option<ConnectionId>,
+    /// Taken from the muxer, not yet by the carrier.
+    out: Bytes,
+    timer: Option<Instant>,
+}
+
+/// All circuits that end at this node.
+#[derive(Debug, Default)]
+pub(crate) struct Circuits {
+    table: Arena<CircuitId, Circuit>,
+    timers: Timers<CircuitId>,
+}
+
+impl Circuits {
+    pub(crate) fn get_mut(&mut self, id: CircuitId) -> Option<&mut Circuit> {
+        self.table.get_mut(id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    fn remove(&mut self, id: CircuitId) -> Option<Circuit> {
+        let circuit = self.table.remove(id)?;
+        if let Some(at) = circuit.timer {
+            self.timers.clear(at, id);
+        }
+        Some(circuit)
+    }
+
+    /// Arms the timer anew if the muxer's deadline has moved.
+    fn rearm(&mut self, id: CircuitId) {
+        let Some(circuit) = self.table.get_mut(id) else { return };
+        let next = circuit.mux.deadline().map(|d| d.at);
+        if next != circuit.timer {
+            if let Some(at) = circuit.timer {
+                self.timers.clear(at, id);
+            }
+            if let Some(at) = next {
+                self.timers.set(at, id);
+            }
+            circuit.timer = next;
+        }
+    }
+}
+
+impl Node {
+    /// Makes a stream carry a connection; see [`crate::behaviour::Action::Upgrade`].
+    pub(super) fn start_circuit(
+        &mut self,
+        index: usize,
+        token: Token,
+        carrier: Option<StreamId>,
+        peer: PeerId,
+        role: UpgradeRole,
+        limit: CircuitLimit,
+    ) {
+        let stream = carrier.and_then(|id| self.streams.get_mut(id).map(|stream| (id, stream)));
+        let Some((carrier, stream)) = stream.filter(|(_, s)| matches!(s.mode, Mode::Framed(_))) else {
+            self.upgrade_failed(index, token, UpgradeError::NoStream);
+            return;
+        };
+        if role == UpgradeRole::Initiator && !self.dialing.has_token(token) {
+            // Another address of the same dial was faster.
+            self.drop_stream(carrier);
+            self.upgrade_failed(index, token, UpgradeError::NoStream);
+            return;
+        }
+        let mut mux = SecuredConnection::new(
+            role,
+            self.upgrade_config.clone(),
+            Arc::clone(&self.credentials),
+            Some(peer),
+            self.upgrade_rng.bytes(),
+            self.now,
+        );
+        let (relay, via) = (stream.peer, stream.connection);
+        let rest = match &mut stream.mode {
+            Mode::Framed(decoder) => decoder.take_rest(),
+            _ => Vec::new(),
+        };
+        rest.into_iter().for_each(|chunk| mux.handle_bytes(self.now, chunk));
+        let circuit = Circuit {
+            mux,
+            scheduled: false,
+            carrier,
+            requester: (index, token),
+            role,
+            relay,
+            via,
+            limit,
+            connection: None,
+            out: Bytes::new(),
+            timer: None,
+        };
+        let id = self.transport.circuits.table.insert(circuit);
+        stream.mode = Mode::Carrying(id);
+        stream.owner = Owner::Nobody;
+        self.schedule_circuit(id);
+    }
+
+    pub(super) fn schedule_circuit(&mut self, id: CircuitId) {
+        if let Some(circuit) = self.transport.circuits.get_mut(id) {
+            if !std::mem::replace(&mut circuit.scheduled, true) {
+                self.transport.busy_circuits.push_back(id);
+            }
+        }
+    }
+
+    /// Moves a circuit's bytes in and out, and acts on what they mean.
+    pub(super) fn drive_circuit(&mut self, id: CircuitId) {
+        let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
+        circuit.scheduled = false;
+        if let Err(fault) = self.circuit_input(id) {
+            let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
+            let carrier = circuit.carrier;
+            self.fail_stream(carrier, fault);
+            return;
+        }
+        self.circuit_events(id);
+        if let Err(fault) = self.circuit_output(id) {
+            let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
+            let carrier = circuit.carrier;
+            self.fail_stream(carrier, fault);
+            return;
+        }
+        self.transport.circuits.rearm(id);
+    }
+
+    fn circuit_input(&mut self, id: CircuitId) -> Result<(), StreamFault> {
+        loop {
+            let Some(circuit) = self.transport.circuits.get_mut(id).filter(|c| c.mux.wants_input()) else {
+                return Ok(());
+            };
+            let Some(carrier) = self.streams.get_mut(circuit.carrier).filter(|s| !s.remote_finished) else {
+                return Ok(());
+            };
+            let read = self.transport.read(carrier.connection, carrier.number, CHUNK)?;
+            let Some(circuit) = self.transport.circuits.get_mut(id) else { return Ok(()) };
+            match read {
+                Read::Blocked => return Ok(()),
+                Read::Data(chunk) => circuit.mux.handle_bytes(self.now, chunk),
+                Read::Finished => {
+                    carrier.remote_finished = true;
+                    circuit.mux.handle_finish();
+                }
+            }
+        }
+    }
+
+    fn circuit_events(&mut self, id: CircuitId) {
+        while let Some(circuit) = self.transport.circuits.get_mut(id) {
+            let connection = circuit.connection;
+            match (circuit.mux.poll_event(), connection) {
+                (None, _) => return,
+                (Some(upgrade::Event::Established { peer, .. }), _) => self.circuit_established(id, peer),
+                (Some(upgrade::Event::Failed(error)), _) => {
+                    let requester = circuit.requester;
+                    self.retire_circuit(id);
+                    self.upgrade_failed(requester.0, requester.1, error);
+                }
+                (Some(upgrade::Event::Mux(MuxEvent::Closed(reason))), connection) => {
+                    self.retire_circuit(id);
+                    if let Some(connection) = connection {
+                        self.disconnected(connection, close_reason(reason));
+                    }
+                }
+                (Some(upgrade::Event::Mux(event)), Some(connection)) => self.mux_event(connection, event),
+                (Some(upgrade::Event::Mux(_)), None) => {}
+            }
+        }
+    }
+
+    fn mux_event(&mut self, connection: ConnectionId, event: MuxEvent) {
+        let (stream, note) = match event {
+            MuxEvent::Opened(stream) => (stream, StreamNote::Opened),
+            // A reset is met by the read that this leads to.
+            MuxEvent::Readable(stream) | MuxEvent::Reset(stream) => (stream, StreamNote::Readable),
+            MuxEvent::Writable(stream) => (stream, StreamNote::Writable),
+            MuxEvent::Stopped(stream) => (stream, StreamNote::Stopped(0)),
+            MuxEvent::Finished(_) | MuxEvent::Available | MuxEvent::Closed(_) => return,
+        };
+        self.stream_note(connection, u64::from(stream.get()), note);
+    }
+
+    fn circuit_output(&mut self, id: CircuitId) -> Result<(), StreamFault> {
+        loop {
+            let Some(circuit) = self.transport.circuits.get_mut(id) else { return Ok(()) };
+            if circuit.out.is_empty() {
+                match circuit.mux.poll_transmit() {
+                    Some(bytes) => circuit.out = bytes,
+                    None => return Ok(()),
+                }
+            }
+            let mut out = std::mem::take(&mut circuit.out);
+            let Some(carrier) = self.streams.get_mut(circuit.carrier) else { return Ok(()) };
+            flush(carrier, &mut self.transport)?;
+            let taken = match carrier.queue.is_empty() {
+                true => self.transport.write(carrier.connection, carrier.number, &mut out)?,
+                false => 0,
+            };
+            if let Some(circuit) = self.transport.circuits.get_mut(id) {
+                circuit.out = out;
+            }
+            if taken == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn circuit_established(&mut self, id: CircuitId, peer: PeerId) {
+        let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
+        let (index, token) = circuit.requester;
+        let (relay, via, limit, role) = (circuit.relay, circuit.via, circuit.limit, circuit.role);
+        let remote = self.circuit_address(via, relay);
+        let direction = match role {
+            UpgradeRole::Initiator => Direction::Outbound,
+            UpgradeRole::Responder => Direction::Inbound,
+        };
+        let connection = self.connections.insert_with(|id| ConnectionInfo {
+            id,
+            peer,
+            direction,
+            remote,
+            relayed: Some(Relayed { relay, via, limit }),
+            established: self.now,
+            rtt: None,
+        });
+        if let Some(circuit) = self.transport.circuits.get_mut(id) {
+            circuit.connection = Some(connection);
+        }
+        self.reply(index, token, Reply::Upgraded(Ok(connection)));
+        let dial = self.dialing.take_token(token);
+        self.established(connection, Via::Circuit(id), dial);
+    }
+
+    /// `/…/p2p/R/p2p-circuit`, by the address at which we are connected to the relay.
+    fn circuit_address(&self, via: ConnectionId, relay: PeerId) -> Multiaddr {
+        let relay_address =
+            self.connections.get(via).map(|info| info.remote.clone()).unwrap_or_else(Multiaddr::empty);
+        relay_address.with(Protocol::P2p(relay)).with(Protocol::P2pCircuit)
+    }
+
+    /// The circuit is over for us: its last bytes (an alert, a go-away) still leave, then the carrier ends.
+    fn retire_circuit(&mut self, id: CircuitId) {
+        let Some(mut circuit) = self.transport.circuits.remove(id) else { return };
+        let Some(carrier) = self.streams.get_mut(circuit.carrier) else { return };
+        carrier.enqueue(std::mem::take(&mut circuit.out));
+        while let Some(bytes) = circuit.mux.poll_transmit() {
+            carrier.enqueue(bytes);
+        }
+        carrier.mode = Mode::Draining;
+        carrier.finishing = true;
+        if !std::mem::replace(&mut carrier.remote_finished, true) {
+            self.transport.stop(carrier.connection, carrier.number);
+        }
+        self.work.push_back(Work::Write(circuit.carrier));
+    }
+
+    /// The stream under a circuit is gone.
+    pub(super) fn carrier_lost(&mut self, id: CircuitId, fault: StreamFault) {
+        let Some(circuit) = self.transport.circuits.remove(id) else { return };
+        match circuit.connection {
+            Some(connection) => self.disconnected(connection, CloseReason::Circuit(fault)),
+            None => {
+                self.upgrade_failed(circuit.requester.0, circuit.requester.1, UpgradeError::Carrier(fault))
+            }
+        }
+    }
+
+    fn upgrade_failed(&mut self, index: usize, token: Token, error: UpgradeError) {
+        self.counters.add("circuits.upgrade.failed", 1);
+        self.upgrade_attempt_failed(token, error.clone());
+        self.reply(index, token, Reply::Upgraded(Err(error)));
+    }
+
+    pub(super) fn expire_circuits(&mut self) {
+        while let Some((_, id)) = self.transport.circuits.timers.pop_due(self.now) {
+            if let Some(circuit) = self.transport.circuits.get_mut(id) {
+                circuit.timer = None;
+                circuit.mux.handle_timeout(self.now);
+                self.schedule_circuit(id);
+            }
+        }
+    }
+
+    /// Sends the transport's goodbye; the caller tells everybody else.
+    pub(super) fn close_transport(&mut self, connection: ConnectionId) {
+        let Some(link) = self.transport.links.get(&connection) else { return };
+        match link.via {
+            Via::Quic(id) => {
+                self.transport.by_quic.insert(id, QuicUse::Abandoned);
+                self.transport.quic.close(self.now, id, 0, b"");
+            }
+            Via::Circuit(id) => {
+                if let Some(circuit) = self.transport.circuits.get_mut(id) {
+                    circuit.mux.close();
+                }
+                self.retire_circuit(id);
+            }
+        }
+    }
+}
+
+/// Why the muxer closed, as the reason for which its connection ended.
+fn close_reason(reason: upgrade::CloseReason) -> CloseReason {
+    match reason {
+        upgrade::CloseReason::Local => CloseReason::Local,
+        upgrade::CloseReason::Remote(code) => {
+            CloseReason::Remote { code: u64::from(u32::from(code)), text: String::new() }
+        }
+        upgrade::CloseReason::Unresponsive => CloseReason::TimedOut,
+        other => CloseReason::Muxer(format!("{other:?}")),
+    }
+}

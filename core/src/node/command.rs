@@ -1,0 +1,210 @@
+//! What the embedder may ask of a node.
+
+use bytes::Bytes;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+
+use super::{Node, dialing::Requester, streaming::flush};
+use crate::{
+    behaviour::{Framing, ProtocolName},
+    event::{OpenError, StreamFault},
+    ids::{ConnectionId, DialId, StreamId},
+    protocols::{
+        ping::Ping,
+        relay::client::{Client, ReserveError},
+    },
+    streams::{Mode, Owner, Read, Stream},
+    time::Instant,
+    trace::Glyph,
+};
+
+/// Why a stream cannot be read from, written to or finished.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The id is stale, or the stream belongs to a protocol of the node.
+    #[error("no such stream")]
+    NoStream,
+    /// Our direction was finished before.
+    #[error("the stream is finished")]
+    Finished,
+    /// The stream is lost; its id is stale from now on and no event follows.
+    #[error("{0}")]
+    Lost(StreamFault),
+}
+
+impl Node {
+    /// Connects to whoever the addresses name, or to `peer` at any of them. Ends in [`crate::event::Event::Dialed`] or
+    /// [`crate::event::Event::DialFailed`]. Circuit addresses (`/…/p2p/R/p2p-circuit/p2p/T`) and names are dialled too.
+    pub fn dial(&mut self, now: Instant, peer: Option<PeerId>, addresses: &[Multiaddr]) -> DialId {
+        self.advance(now);
+        self.trace.line(self.now, Glyph::Command, None, || {
+            let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            format!("dial {}", list.join(" "))
+        });
+        let id = self.start_dial(Requester::Embedder, peer, addresses);
+        self.pump();
+        id
+    }
+
+    /// Closes a connection at once; [`crate::event::Event::Disconnected`] follows.
+    pub fn close(&mut self, now: Instant, connection: ConnectionId) {
+        self.advance(now);
+        self.close_connection(connection);
+        self.pump();
+    }
+
+    /// Closes all connections. The goodbyes still have to be sent: poll transmits once more.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.advance(now);
+        let (relayed, direct): (Vec<_>, Vec<_>) = self
+            .connections
+            .iter()
+            .map(|info| (info.id, info.relayed.is_some()))
+            .partition(|(_, relayed)| *relayed);
+        for (connection, _) in relayed.into_iter().chain(direct) {
+            self.close_connection(connection);
+            self.pump();
+        }
+    }
+
+    /// Whether no connection is left, not even one that is only saying goodbye.
+    pub fn is_idle(&self) -> bool {
+        self.connections.is_empty() && self.transport.quic.is_empty()
+    }
+
+    /// Asks a relay for a reservation and keeps it alive. The address must end in the relay's `/p2p`. What becomes of it
+    /// comes as [`crate::event::Event::Reservation`].
+    pub fn reserve(&mut self, now: Instant, relay: Multiaddr) -> Result<(), ReserveError> {
+        self.advance(now);
+        self.trace.line(self.now, Glyph::Command, None, || format!("reserve on {relay}"));
+        self.with::<Client, _>(now, |client, cx| client.reserve(cx, relay))
+            .unwrap_or(Err(ReserveError::Cancelled))
+    }
+
+    /// Gives up the reservation at a relay.
+    pub fn cancel_reservation(&mut self, now: Instant, relay: PeerId) {
+        self.with::<Client, _>(now, |client, cx| client.cancel(cx, relay));
+    }
+
+    /// Pings a peer; [`crate::event::Event::Ping`] follows.
+    pub fn ping(&mut self, now: Instant, connection: ConnectionId) {
+        self.with::<Ping, _>(now, |ping, cx| ping.ping(cx, connection));
+    }
+
+    /// Opens a stream for one of the embedder's protocols. It may be written to at once: the bytes travel with the
+    /// proposal. [`crate::event::AppStreamEvent::Agreed`] follows when the remote speaks the protocol, and a reset when
+    /// not.
+    pub fn open(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        protocol: &ProtocolName,
+    ) -> Result<StreamId, OpenError> {
+        self.advance(now);
+        if !self.routes.get(protocol).is_some_and(|route| route.owner == Owner::App) {
+            return Err(OpenError::UnknownProtocol(protocol.clone()));
+        }
+        let opened = self.open_stream(connection, protocol, Owner::App, Framing::Raw);
+        self.pump();
+        opened
+    }
+
+    /// Takes up to `max` bytes of what the remote sent, without copying.
+    pub fn read(&mut self, now: Instant, stream: StreamId, max: usize) -> Result<Read, StreamError> {
+        self.advance(now);
+        let result = self.read_app(stream, max);
+        self.pump();
+        result
+    }
+
+    fn read_app(&mut self, id: StreamId, max: usize) -> Result<Read, StreamError> {
+        let stream = self.app_stream(id)?;
+        let Mode::Pulled(rest) = &mut stream.mode else { return Ok(Read::Blocked) };
+        if let Some(front) = rest.front_mut() {
+            let data = front.split_to(front.len().min(max));
+            if front.is_empty() {
+                rest.pop_front();
+            }
+            return Ok(Read::Data(data));
+        }
+        if stream.remote_finished {
+            return Ok(Read::Finished);
+        }
+        let (connection, number) = (stream.connection, stream.number);
+        let read = self.transport.read(connection, number, max).map_err(|fault| self.lose(id, fault))?;
+        let stream = self.app_stream(id)?;
+        match &read {
+            Read::Data(_) => {}
+            Read::Blocked => stream.told_readable = false,
+            Read::Finished => {
+                stream.remote_finished = true;
+                self.remove_if_over(id);
+            }
+        }
+        Ok(read)
+    }
+
+    /// Takes a prefix off `data` and sends it; returns its length. 0 means that there is no room, and
+    /// [`crate::event::AppStreamEvent::Writable`] follows when there is.
+    pub fn write(&mut self, now: Instant, stream: StreamId, data: &mut Bytes) -> Result<usize, StreamError> {
+        self.advance(now);
+        let result = self.write_app(stream, data);
+        self.pump();
+        result
+    }
+
+    fn write_app(&mut self, id: StreamId, data: &mut Bytes) -> Result<usize, StreamError> {
+        self.app_stream(id)?;
+        let Some(stream) = self.streams.get_mut(id) else { return Err(StreamError::NoStream) };
+        if stream.finishing {
+            return Err(StreamError::Finished);
+        }
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let flushed = flush(stream, &mut self.transport);
+        let taken = match flushed {
+            Ok(()) if stream.queue.is_empty() => self.transport.write(stream.connection, stream.number, data),
+            Ok(()) => Ok(0),
+            Err(fault) => Err(fault),
+        };
+        match taken {
+            Ok(taken) => {
+                stream.wants_to_write = taken == 0;
+                Ok(taken)
+            }
+            Err(fault) => Err(self.lose(id, fault)),
+        }
+    }
+
+    /// Sends no more after what was written.
+    pub fn finish(&mut self, now: Instant, stream: StreamId) -> Result<(), StreamError> {
+        self.advance(now);
+        if std::mem::replace(&mut self.app_stream(stream)?.finishing, true) {
+            return Err(StreamError::Finished);
+        }
+        self.finish_stream(stream);
+        self.pump();
+        Ok(())
+    }
+
+    /// Gives a stream up in both directions. Stale ids change nothing.
+    pub fn reset(&mut self, now: Instant, stream: StreamId) {
+        self.advance(now);
+        if self.app_stream(stream).is_ok() {
+            self.drop_stream(stream);
+            self.pump();
+        }
+    }
+
+    /// The embedder learns from the returned error that the stream is lost.
+    fn lose(&mut self, id: StreamId, fault: StreamFault) -> StreamError {
+        self.drop_stream(id);
+        StreamError::Lost(fault)
+    }
+
+    fn app_stream(&mut self, id: StreamId) -> Result<&mut Stream, StreamError> {
+        self.streams.get_mut(id).filter(|s| s.owner == Owner::App).ok_or(StreamError::NoStream)
+    }
+}

@@ -1,0 +1,104 @@
+//! What a node is made of.
+
+use std::sync::Arc;
+
+use crate::{
+    behaviour::{Behaviour, ProtocolName},
+    identity::Identity,
+    protocols::{identify, ping, relay},
+    quic, streams,
+    time::{Instant, UnixTime},
+    upgrade,
+};
+
+/// The moment and the randomness a node starts with. The same start and the same inputs give the same outputs.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The embedder's monotonic clock.
+    pub now: Instant,
+    /// The wall clock at the same moment.
+    pub unix: UnixTime,
+    /// Where all randomness of the node comes from. Draw it from the operating system, but for tests.
+    pub seed: [u8; 32],
+}
+
+/// A stream protocol of the embedder, whose streams it pulls bytes from and pushes bytes to.
+#[derive(Clone, Debug)]
+pub struct AppProtocol {
+    /// The protocol's id.
+    pub name: ProtocolName,
+    /// Most inbound streams that one peer may have open with it; 0: we only open such streams and do not answer them.
+    pub inbound_per_peer: usize,
+}
+
+/// What a node is, speaks and allows.
+pub struct Config {
+    /// Who it is.
+    pub identity: Identity,
+    /// Whether others may connect to it. If not, its addresses are not advertised.
+    pub accept_inbound: bool,
+    /// `/ipfs/ping/1.0.0`.
+    pub ping: ping::Config,
+    /// `/ipfs/id/1.0.0` and its push.
+    pub identify: identify::Config,
+    /// Being a relay; `None` is not to be one.
+    pub hop: Option<relay::hop::Config>,
+    /// Using relays: reservations, circuits to others, circuits to us.
+    pub relay_client: relay::client::Config,
+    /// How circuits become connections.
+    pub upgrade: upgrade::Config,
+    /// QUIC.
+    pub quic: quic::Config,
+    /// What authenticates QUIC connections; `None` is libp2p TLS.
+    pub crypto: Option<Arc<dyn quic::QuicCrypto>>,
+    /// The stream layer.
+    pub streams: streams::Config,
+    /// Protocols that the embedder serves or opens itself.
+    pub app_protocols: Vec<AppProtocol>,
+    /// Further behaviours, after the built-in ones.
+    pub behaviours: Vec<Box<dyn Behaviour>>,
+    /// Whether to write a trace; see [`super::Node::take_trace`].
+    pub trace: bool,
+}
+
+impl Config {
+    /// The defaults for `identity`: QUIC with libp2p TLS, ping, identify, circuits to and from us, no relay.
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            accept_inbound: true,
+            ping: ping::Config::default(),
+            identify: identify::Config::default(),
+            hop: None,
+            relay_client: relay::client::Config::default(),
+            upgrade: upgrade::Config::default(),
+            quic: quic::Config::default(),
+            crypto: None,
+            streams: streams::Config::default(),
+            app_protocols: Vec::new(),
+            behaviours: Vec::new(),
+            trace: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Why a node could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The libp2p certificate could not be made.
+    #[error("cannot make the certificate: {0}")]
+    Certificate(String),
+    /// Two behaviours, or a behaviour and the embedder, answer the same protocol.
+    #[error("protocol {0} is answered twice")]
+    ProtocolTwice(ProtocolName),
+    /// Two behaviours have the same name.
+    #[error("two behaviours are called {0}")]
+    NameTwice(&'static str),
+}

@@ -1,0 +1,413 @@
+//! The node: all machines behind one face, pumped to quiescence after every input.
+//!
+//! # Driving a node
+//!
+//! A runtime owns sockets, a clock, a timer and a resolver, and does this:
+//!
+//! 1. Make a [`Node`] and tell it its sockets with [`Node::handle_socket`].
+//! 2. Feed inputs as they come: [`Node::handle_datagram`], [`Node::handle_timeout`] when [`Node::deadline`] has come,
+//!    [`Node::handle_resolved`], or a command such as [`Node::dial`] or [`Node::write`].
+//! 3. After each input, or each batch of inputs, take the outputs until there are none: [`Node::poll_transmit`] (send
+//!    them), [`Node::poll_event`] (act on them, which may be commands, so start again), then ask [`Node::deadline`] and
+//!    wait for the next input until then.
+//!
+//! Inputs never fail and never panic, whatever the network sends: faults of remotes are events, drops are counters. A
+//! spurious `handle_timeout` changes nothing. `now` must not run backwards; if it does, it is taken to stand still.
+
+mod apply;
+mod circuits;
+mod command;
+mod config;
+mod dialing;
+mod pump;
+mod stats;
+mod streaming;
+mod transport;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use libp2p_identity::PeerId;
+use peerless_proto::address;
+
+pub(crate) use self::circuits::CircuitId;
+use self::{circuits::Circuits, dialing::Dialing, pump::Work, transport::Transport};
+pub use self::{
+    command::StreamError,
+    config::{AppProtocol, Config, ConfigError, Start},
+    stats::Stats,
+};
+use crate::{
+    addresses::{AddressSource, Addresses},
+    behaviour::{Action, Behaviour, Context, ContextParts, Framing, Input, ProtocolName, ProtocolSpec, View},
+    counters::Counters,
+    event::Event,
+    identity::Identity,
+    ids::{QueryId, SocketId},
+    protocols::{identify, ping, relay},
+    quic::{Quic, TlsCrypto},
+    rng::{HashKeys, Map, Rng},
+    streams::{Owner, Streams, splice::Splices},
+    swarm::table::Connections,
+    time::{Deadline, Instant, UnixTime, WallClock},
+    tls::{self, TlsIdentity},
+    trace::{Line, Trace},
+    upgrade::Credentials,
+};
+pub use crate::{
+    quic::{Datagram, Ecn, Transmit},
+    streams::Read,
+};
+
+/// Where a socket is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The socket's local address.
+    pub local: SocketAddr,
+    /// If that is a wildcard: the addresses of the machine's interfaces.
+    pub reachable: Vec<IpAddr>,
+}
+
+/// A libp2p node without I/O. See the [module documentation](self) for how to drive it.
+pub struct Node {
+    now: Instant,
+    wall: WallClock,
+    identity: Identity,
+    accept_inbound: bool,
+    behaviours: Vec<Slot>,
+    /// Who answers which protocol, and how it is framed. Ordered, as is what we advertise.
+    routes: BTreeMap<ProtocolName, Route>,
+    protocols: Vec<ProtocolName>,
+    /// The behaviour that dials circuit addresses.
+    circuit_dialer: Option<usize>,
+    connections: Connections,
+    addresses: Addresses,
+    sockets: BTreeMap<SocketId, Bound>,
+    streams: Streams,
+    splices: Splices,
+    transport: Transport,
+    dialing: Dialing,
+    stream_config: crate::streams::Config,
+    upgrade_config: crate::upgrade::Config,
+    upgrade_rng: Rng,
+    credentials: Arc<Credentials>,
+    /// By which certificates are judged; follows `wall`.
+    tls_clock: tls::WallClock,
+    work: VecDeque<Work>,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    trace: Trace,
+    next_token: u64,
+}
+
+/// A behaviour and what the node keeps for it.
+struct Slot {
+    behaviour: Box<dyn Behaviour>,
+    rng: Rng,
+    specs: Vec<ProtocolSpec>,
+}
+
+/// Who answers a protocol.
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    owner: Owner,
+    framing: Framing,
+    inbound_per_peer: usize,
+}
+
+impl Node {
+    /// A node with no sockets yet.
+    pub fn new(config: Config, start: Start) -> Result<Self, ConfigError> {
+        let rng = Rng::new(start.seed);
+        let mut hash_rng = rng.fork("hash");
+        let mut keys = || HashKeys::new(&mut hash_rng);
+        let behaviours = built_in(&config).into_iter().chain(config.behaviours);
+        let behaviours: Vec<_> = behaviours
+            .map(|behaviour| Slot {
+                rng: rng.fork(behaviour.name()),
+                specs: behaviour.protocols().to_vec(),
+                behaviour,
+            })
+            .collect();
+        let routes = routes(&behaviours, &config.app_protocols)?;
+        let protocols =
+            routes.iter().filter(|(_, r)| r.inbound_per_peer > 0).map(|(name, _)| name.clone()).collect();
+        let circuit_dialer = behaviours
+            .iter()
+            .position(|s| (&*s.behaviour as &dyn std::any::Any).is::<relay::client::Client>());
+        let tls_clock = tls::WallClock::new(start.unix);
+        let keypair = config.identity.keypair().clone();
+        let tls = TlsIdentity::new(&keypair, tls_clock.clone())
+            .map_err(|error| ConfigError::Certificate(error.to_string()))?;
+        let crypto = config.crypto.unwrap_or_else(|| Arc::new(TlsCrypto::from(tls.clone())));
+        let quic = Quic::new(config.quic, crypto, &rng.fork("quic"), config.accept_inbound, start.now);
+        let mut trace = Trace::default();
+        if config.trace {
+            trace.enable();
+        }
+        Ok(Self {
+            now: start.now,
+            wall: WallClock::new(start.unix, start.now),
+            identity: config.identity,
+            accept_inbound: config.accept_inbound,
+            behaviours,
+            routes,
+            protocols,
+            circuit_dialer,
+            connections: Connections::new(keys()),
+            addresses: Addresses::default(),
+            sockets: BTreeMap::new(),
+            streams: Streams::new(keys()),
+            splices: Splices::default(),
+            transport: Transport {
+                now: start.now,
+                quic,
+                circuits: Circuits::default(),
+                links: Map::with_hasher(keys()),
+                by_quic: Map::with_hasher(keys()),
+                busy_circuits: VecDeque::new(),
+            },
+            dialing: Dialing::default(),
+            stream_config: config.streams,
+            upgrade_config: config.upgrade,
+            upgrade_rng: rng.fork("upgrade"),
+            credentials: Arc::new(Credentials { keypair, tls }),
+            tls_clock,
+            work: VecDeque::new(),
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            trace,
+            next_token: 0,
+        })
+    }
+
+    /// Who this node is.
+    pub fn local_peer(&self) -> PeerId {
+        self.identity.peer()
+    }
+
+    /// A datagram has come.
+    pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram) {
+        self.advance(now);
+        self.transport.quic.handle_datagram(self.now, datagram);
+        self.pump();
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+        self.transport.quic.handle_timeout(self.now);
+        for index in 0..self.behaviours.len() {
+            if self.behaviours[index].behaviour.deadline().is_some_and(|d| d.is_due(self.now)) {
+                self.work.push_back(Work::Input(index, Input::Timeout));
+            }
+        }
+        self.expire_negotiations();
+        self.expire_splices();
+        self.expire_circuits();
+        self.expire_dials();
+        self.pump();
+    }
+
+    /// A socket is there (also: has other addresses than before), or is gone.
+    pub fn handle_socket(&mut self, now: Instant, socket: SocketId, bound: Option<Bound>) {
+        self.advance(now);
+        self.transport.quic.handle_socket(self.now, socket, bound.as_ref().map(|b| b.local));
+        let old = match &bound {
+            Some(bound) => self.sockets.insert(socket, bound.clone()),
+            None => self.sockets.remove(&socket),
+        };
+        if self.accept_inbound {
+            let (old, new) = (listen_addresses(old.as_ref()), listen_addresses(bound.as_ref()));
+            for address in old.iter().filter(|a| !new.contains(a)) {
+                self.remove_address(address.clone(), AddressSource::Listen);
+            }
+            for address in new {
+                self.add_address(address, AddressSource::Listen);
+            }
+        }
+        self.pump();
+    }
+
+    /// The answer to [`Event::Resolve`].
+    pub fn handle_resolved(&mut self, now: Instant, query: QueryId, found: Result<Vec<IpAddr>, String>) {
+        self.advance(now);
+        self.resolved(query, found);
+        self.pump();
+    }
+
+    /// The wall clock says `unix`; needed only if it was set, or drifted from the monotonic clock.
+    pub fn set_wall_clock(&mut self, now: Instant, unix: UnixTime) {
+        self.advance(now);
+        self.wall = WallClock::new(unix, self.now);
+    }
+
+    /// The next datagrams to send, written to `buf`: up to `max_segments` of the same size to one destination.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        max_segments: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        self.advance(now);
+        self.transport.quic.poll_transmit(self.now, max_segments, buf)
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Node::handle_timeout`] wants to be called next, and why.
+    pub fn deadline(&mut self) -> Option<Deadline> {
+        let mut deadline = self.transport.quic.deadline();
+        for slot in &self.behaviours {
+            deadline = Deadline::earliest(deadline, slot.behaviour.deadline());
+        }
+        let own = [
+            (self.streams.next_late(), "stream negotiation"),
+            (self.splices.next_cut(), "circuit limit"),
+            (self.transport.circuits.next_timer(), "circuit timer"),
+            (self.dialing.next_timer(), "dial timer"),
+        ];
+        let own = own.into_iter().filter_map(|(at, why)| at.map(|at| Deadline::new(at, why))).min();
+        Deadline::earliest(deadline, own)
+    }
+
+    /// Calls a behaviour with a context, as commands do. `None` if there is none of that type.
+    pub fn with<B: Behaviour, R>(
+        &mut self,
+        now: Instant,
+        command: impl FnOnce(&mut B, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        self.advance(now);
+        let index = self.behaviours.iter().position(|s| (&*s.behaviour as &dyn std::any::Any).is::<B>())?;
+        let result = self.call(index, |behaviour, cx| {
+            let behaviour: &mut dyn std::any::Any = behaviour;
+            behaviour.downcast_mut::<B>().map(|behaviour| command(behaviour, cx))
+        });
+        self.pump();
+        result
+    }
+
+    /// A behaviour, to look at.
+    pub fn behaviour<B: Behaviour>(&self) -> Option<&B> {
+        self.behaviours.iter().find_map(|s| (&*s.behaviour as &dyn std::any::Any).downcast_ref::<B>())
+    }
+
+    /// Established connections.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// Our own addresses.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Every refusal, drop and limit so far. Those of the QUIC pipe are in [`Stats::quic`].
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The trace since the last call, if [`Config::trace`] is set.
+    pub fn take_trace(&mut self) -> Vec<Line> {
+        self.trace.take()
+    }
+
+    /// Runs one call into a behaviour and applies the actions it asks for, in order.
+    fn call<R>(&mut self, index: usize, f: impl FnOnce(&mut dyn Behaviour, &mut Context<'_>) -> R) -> R {
+        let slot = &mut self.behaviours[index];
+        let view = View {
+            identity: &self.identity,
+            connections: &self.connections,
+            addresses: &self.addresses,
+            protocols: &self.protocols,
+            queues: &self.streams,
+        };
+        let mut cx = Context::from(ContextParts {
+            now: self.now,
+            unix: self.wall.at(self.now),
+            rng: &mut slot.rng,
+            counters: &mut self.counters,
+            next_token: &mut self.next_token,
+            actions: &mut self.actions,
+            view,
+        });
+        let result = f(&mut *slot.behaviour, &mut cx);
+        while let Some(action) = self.actions.pop_front() {
+            self.apply(index, action);
+        }
+        result
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        self.transport.now = self.now;
+        self.tls_clock.set(self.wall.at(self.now));
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("peer", &self.local_peer())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+fn built_in(config: &Config) -> Vec<Box<dyn Behaviour>> {
+    let mut behaviours: Vec<Box<dyn Behaviour>> = vec![
+        Box::new(ping::Ping::new(config.ping.clone())),
+        Box::new(identify::Identify::new(config.identify.clone())),
+        Box::new(relay::client::Client::new(config.relay_client.clone())),
+    ];
+    if let Some(hop) = &config.hop {
+        behaviours.push(Box::new(relay::hop::Hop::new(hop.clone())));
+    }
+    behaviours
+}
+
+fn routes(slots: &[Slot], app: &[AppProtocol]) -> Result<BTreeMap<ProtocolName, Route>, ConfigError> {
+    let mut routes = BTreeMap::new();
+    let mut add = |name: &ProtocolName, route: Route| match routes.get(name) {
+        Some(Route { inbound_per_peer: 1.., .. }) if route.inbound_per_peer > 0 => {
+            Err(ConfigError::ProtocolTwice(name.clone()))
+        }
+        Some(Route { inbound_per_peer: 1.., .. }) => Ok(()),
+        _ => {
+            routes.insert(name.clone(), route);
+            Ok(())
+        }
+    };
+    for (index, slot) in slots.iter().enumerate() {
+        let name = slot.behaviour.name();
+        if slots[..index].iter().any(|other| other.behaviour.name() == name) {
+            return Err(ConfigError::NameTwice(name));
+        }
+        for ProtocolSpec { name, framing, inbound_per_peer } in &slot.specs {
+            let owner = Owner::Behaviour(index);
+            add(name, Route { owner, framing: *framing, inbound_per_peer: *inbound_per_peer })?;
+        }
+    }
+    for AppProtocol { name, inbound_per_peer } in app {
+        add(name, Route { owner: Owner::App, framing: Framing::Raw, inbound_per_peer: *inbound_per_peer })?;
+    }
+    Ok(routes)
+}
+
+/// The addresses by which a socket can be reached.
+fn listen_addresses(bound: Option<&Bound>) -> Vec<multiaddr::Multiaddr> {
+    let Some(Bound { local, reachable }) = bound else { return Vec::new() };
+    if !local.ip().is_unspecified() {
+        return vec![address::quic_v1(*local)];
+    }
+    let same_family = reachable.iter().filter(|ip| ip.is_ipv4() == local.is_ipv4());
+    same_family.map(|ip| address::quic_v1(SocketAddr::new(*ip, local.port()))).collect()
+}

@@ -1,0 +1,225 @@
+//! The pump: one queue of work, emptied after every input, so that there is one global order.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use peerless_proto::address;
+
+use super::{
+    Node,
+    transport::{Link, QuicUse, Via},
+};
+use crate::{
+    addresses::AddressSource,
+    behaviour::{Input, PeerEvent},
+    event::{CloseReason, Event},
+    ids::{ConnectionId, DialId, QuicId, StreamId},
+    quic::{QuicEvent, StreamNote},
+    streams::SpliceId,
+    swarm::table::{ConnectionInfo, Direction, Relayed},
+    trace::Glyph,
+};
+
+/// Something to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Give an input to the behaviour with this index.
+    Input(usize, Input),
+    /// Tell all behaviours, in order.
+    Tell(Input),
+    /// See what can be read from a stream.
+    Read(StreamId),
+    /// See what can be written to a stream.
+    Write(StreamId),
+    /// One turn of a splice.
+    Splice(SpliceId),
+}
+
+/// More steps than any input can cause, unless two machines answer each other for ever.
+#[cfg(debug_assertions)]
+const MAX_STEPS: usize = 100_000;
+
+impl Node {
+    /// Works until there is nothing left to do.
+    pub(super) fn pump(&mut self) {
+        #[cfg(debug_assertions)]
+        let mut steps = 0;
+        loop {
+            if let Some(work) = self.work.pop_front() {
+                #[cfg(debug_assertions)]
+                {
+                    steps += 1;
+                    assert!(steps < MAX_STEPS, "no quiescence after {MAX_STEPS} steps, at {work:?}");
+                }
+                self.step(work);
+            } else if let Some(event) = self.transport.quic.poll_event() {
+                self.quic_event(event);
+            } else if let Some(circuit) = self.transport.busy_circuits.pop_front() {
+                self.drive_circuit(circuit);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn step(&mut self, work: Work) {
+        match work {
+            Work::Input(index, input) => self.call(index, |behaviour, cx| behaviour.handle(cx, input)),
+            Work::Tell(input) => {
+                for index in 0..self.behaviours.len() {
+                    self.call(index, |behaviour, cx| behaviour.handle(cx, input.clone()));
+                }
+            }
+            Work::Read(stream) => self.read_stream(stream),
+            Work::Write(stream) => self.write_stream(stream),
+            Work::Splice(splice) => self.turn_splice(splice),
+        }
+    }
+
+    fn quic_event(&mut self, event: QuicEvent) {
+        match event {
+            QuicEvent::Connected { id, peer, remote, outbound } => {
+                self.quic_connected(id, peer, remote, outbound)
+            }
+            QuicEvent::Closed { id, remote, reason, .. } => match self.transport.by_quic.remove(&id) {
+                Some(QuicUse::Connected(connection)) => self.disconnected(connection, reason),
+                Some(QuicUse::Dialing(dial)) => self.quic_attempt_failed(dial, id, reason),
+                Some(QuicUse::Abandoned) => {}
+                None => {
+                    self.counters.add("quic.handshake.failed", 1);
+                    self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason });
+                }
+            },
+            QuicEvent::PathChanged { id, remote } => {
+                let Some(connection) = self.quic_connection(id) else { return };
+                if let Some(info) = self.connections.get_mut(connection) {
+                    info.remote = address::quic_v1(remote);
+                }
+                self.work.push_back(Work::Tell(Input::Peer(PeerEvent::PathChanged { connection })));
+            }
+            QuicEvent::Stream { id, stream, event } => {
+                if let Some(connection) = self.quic_connection(id) {
+                    self.stream_note(connection, stream, event);
+                }
+            }
+            QuicEvent::StreamsAvailable { .. } => {}
+        }
+    }
+
+    fn quic_connected(&mut self, id: QuicId, peer: PeerId, remote: SocketAddr, outbound: bool) {
+        let dial = match self.transport.by_quic.get(&id) {
+            Some(QuicUse::Dialing(dial)) => Some(*dial),
+            Some(_) => return,
+            None => None,
+        };
+        let connection = self.connections.insert_with(|id| ConnectionInfo {
+            id,
+            peer,
+            direction: if outbound { Direction::Outbound } else { Direction::Inbound },
+            remote: address::quic_v1(remote),
+            relayed: None,
+            established: self.now,
+            rtt: None,
+        });
+        self.transport.by_quic.insert(id, QuicUse::Connected(connection));
+        self.established(connection, Via::Quic(id), dial);
+    }
+
+    fn quic_connection(&self, id: QuicId) -> Option<ConnectionId> {
+        match self.transport.by_quic.get(&id) {
+            Some(QuicUse::Connected(connection)) => Some(*connection),
+            _ => None,
+        }
+    }
+
+    /// Something happened to a stream of a connection, whatever that runs over.
+    pub(super) fn stream_note(&mut self, connection: ConnectionId, number: u64, note: StreamNote) {
+        match note {
+            StreamNote::Opened => self.stream_opened(connection, number),
+            StreamNote::Readable => {
+                if let Some(stream) = self.transport.stream(connection, number) {
+                    self.work.push_back(Work::Read(stream));
+                }
+            }
+            StreamNote::Writable => {
+                if let Some(stream) = self.transport.stream(connection, number) {
+                    self.work.push_back(Work::Write(stream));
+                }
+            }
+            StreamNote::Stopped(code) => {
+                if let Some(stream) = self.transport.stream(connection, number) {
+                    self.stream_stopped(stream, code);
+                }
+            }
+            StreamNote::Finished => {}
+        }
+    }
+
+    /// A connection carries streams from now on.
+    pub(super) fn established(&mut self, connection: ConnectionId, via: Via, dial: Option<DialId>) {
+        let link = Link { via, streams: Default::default(), negotiating: 0 };
+        self.transport.links.insert(connection, link);
+        let Some(info) = self.connections.get(connection) else { return };
+        let (peer, address, direction) = (info.peer, info.remote.clone(), info.direction);
+        let relay = info.relayed.as_ref().map(|Relayed { relay, .. }| *relay);
+        self.emit(Event::Connected { connection, peer, address, direction, relay });
+        if let Some(dial) = dial {
+            self.dial_succeeded(dial, connection);
+        }
+        self.work.push_back(Work::Tell(Input::Peer(PeerEvent::Connected { connection, peer })));
+    }
+
+    /// A connection is over.
+    pub(super) fn disconnected(&mut self, connection: ConnectionId, reason: CloseReason) {
+        let Some(link) = self.transport.links.remove(&connection) else { return };
+        for stream in link.streams.into_values() {
+            self.stream_lost_with_connection(stream);
+        }
+        let Some(info) = self.connections.remove(connection) else { return };
+        let (peer, remaining) = (info.peer, self.connections.of(&info.peer).len());
+        let event = PeerEvent::Disconnected { connection, peer, remaining, reason: reason.clone() };
+        self.work.push_back(Work::Tell(Input::Peer(event)));
+        self.emit(Event::Disconnected { connection, peer, reason });
+    }
+
+    /// Tells the embedder, and whoever else must know.
+    pub(super) fn emit(&mut self, event: Event) {
+        self.trace.line(self.now, Glyph::Event, None, || event.to_string());
+        match &event {
+            Event::Identify(told) => {
+                let (connection, peer, info) = (told.connection, told.peer, Arc::clone(&told.info));
+                self.work.push_back(Work::Tell(Input::Peer(PeerEvent::Identified {
+                    connection,
+                    peer,
+                    info,
+                })));
+            }
+            Event::Ping(ping) => {
+                if let (Ok(rtt), Some(info)) = (&ping.result, self.connections.get_mut(ping.connection)) {
+                    info.rtt = Some(*rtt);
+                }
+            }
+            _ => {}
+        }
+        self.events.push_back(event);
+    }
+
+    pub(super) fn add_address(&mut self, address: Multiaddr, source: AddressSource) {
+        if self.addresses.add(address.clone(), source) && source != AddressSource::Observed {
+            if source == AddressSource::Listen {
+                self.emit(Event::Listening { address });
+            }
+            self.work.push_back(Work::Tell(Input::Addresses));
+        }
+    }
+
+    pub(super) fn remove_address(&mut self, address: Multiaddr, source: AddressSource) {
+        if self.addresses.remove(&address, source) && source != AddressSource::Observed {
+            if source == AddressSource::Listen {
+                self.emit(Event::ListenClosed { address });
+            }
+            self.work.push_back(Work::Tell(Input::Addresses));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! How much a node holds.
+
+use super::Node;
+use crate::quic;
+
+/// Counts of what is alive. After everything has been closed and its timers have run out, all but the sums are zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Established connections, direct and relayed.
+    pub connections: usize,
+    /// Streams, negotiating ones included.
+    pub streams: usize,
+    /// Relayed pairs of streams.
+    pub splices: usize,
+    /// Circuits that are or become connections of ours.
+    pub circuits: usize,
+    /// Dials under way.
+    pub dials: usize,
+    /// Armed timers of the stream layer, splices, circuits and dials.
+    pub timers: usize,
+    /// Events not taken yet.
+    pub events: usize,
+    /// The QUIC pipe's own counts.
+    pub quic: quic::Stats,
+}
+
+impl Node {
+    /// How much the node holds right now.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.connections.len(),
+            streams: self.streams.len(),
+            splices: self.splices.len(),
+            circuits: self.transport.circuits.len(),
+            dials: self.dialing.len(),
+            timers: self.streams.timers() + self.transport.circuits.timers() + self.dialing.timers(),
+            events: self.events.len(),
+            quic: self.transport.quic.stats(),
+        }
+    }
+}

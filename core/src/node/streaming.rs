@@ -1,0 +1,503 @@
+//! Moving the bytes of streams: negotiation, frames, write queues, splices.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use peerless_proto::frame::FrameDecoder;
+
+use super::{
+    Node, Route,
+    pump::Work,
+    transport::{RESET_CODE, Transport},
+};
+use crate::{
+    behaviour::{Framing, Input, ProtocolName, Reply, StreamEvent},
+    event::{AppStreamEvent, Event, OpenError, SpliceEnd, SpliceReport, StreamFault},
+    ids::{ConnectionId, StreamId},
+    streams::{
+        Mode, Owner, Read, SpliceId, Stream, Streams,
+        negotiate::{Dialer, Listener, NegotiateError},
+        splice::{Pipes, Splice, Turn},
+    },
+    trace::Glyph,
+};
+
+/// Most bytes taken from a stream at a time.
+const CHUNK: usize = 64 << 10;
+/// How long a circuit at its byte limit is given so that what it accepted gets through before the reset overtakes it: a
+/// few round trips, within bounds.
+const CUT_ROUND_TRIPS: u32 = 3;
+const CUT_BOUNDS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+impl Node {
+    /// Opens a stream and proposes a protocol; whatever is written next travels with the proposal.
+    pub(super) fn open_stream(
+        &mut self,
+        connection: ConnectionId,
+        protocol: &ProtocolName,
+        owner: Owner,
+        framing: Framing,
+    ) -> Result<StreamId, OpenError> {
+        let peer = self.connections.get(connection).ok_or(OpenError::NoConnection)?.peer;
+        let number = self.transport.open(connection)?;
+        let mut proposal = BytesMut::new();
+        let dialer = Dialer::new([protocol.as_str()], &mut proposal);
+        let negotiate_by = Some(self.now + self.stream_config.negotiation_timeout);
+        let mut stream = Stream {
+            connection,
+            peer,
+            number,
+            owner,
+            mode: Mode::Proposing(Box::new(dialer), framing),
+            protocol: Some(protocol.clone()),
+            inbound: false,
+            queue: VecDeque::new(),
+            queued: 0,
+            finishing: false,
+            finished: false,
+            remote_finished: false,
+            negotiate_by,
+            told_readable: false,
+            wants_to_write: false,
+            drain_pending: false,
+        };
+        stream.enqueue(proposal.freeze());
+        let id = self.streams.insert(stream);
+        if let Some(link) = self.transport.links.get_mut(&connection) {
+            link.streams.insert(number, id);
+        }
+        self.work.push_back(Work::Write(id));
+        Ok(id)
+    }
+
+    /// The remote opened a stream.
+    pub(super) fn stream_opened(&mut self, connection: ConnectionId, number: u64) {
+        let Some(info) = self.connections.get(connection) else { return };
+        let peer = info.peer;
+        let Some(link) = self.transport.links.get_mut(&connection) else { return };
+        if link.negotiating >= self.stream_config.negotiating_per_connection {
+            self.counters.add("streams.refused.negotiating", 1);
+            self.transport.reset(connection, number);
+            return;
+        }
+        link.negotiating += 1;
+        let stream = Stream {
+            connection,
+            peer,
+            number,
+            owner: Owner::Nobody,
+            mode: Mode::Listening(Box::new(Listener::new())),
+            protocol: None,
+            inbound: false,
+            queue: VecDeque::new(),
+            queued: 0,
+            finishing: false,
+            finished: false,
+            remote_finished: false,
+            negotiate_by: Some(self.now + self.stream_config.negotiation_timeout),
+            told_readable: false,
+            wants_to_write: false,
+            drain_pending: false,
+        };
+        let id = self.streams.insert(stream);
+        if let Some(link) = self.transport.links.get_mut(&connection) {
+            link.streams.insert(number, id);
+        }
+        self.work.push_back(Work::Read(id));
+    }
+
+    /// Takes what can be read from a stream, one step at a time: what a step leads to may change who reads next.
+    pub(super) fn read_stream(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        match &mut stream.mode {
+            Mode::Spliced(splice) => {
+                let splice = *splice;
+                self.schedule_splice(splice);
+            }
+            Mode::Carrying(circuit) => {
+                let circuit = *circuit;
+                self.schedule_circuit(circuit);
+            }
+            Mode::Pulled(_) => {
+                if !std::mem::replace(&mut stream.told_readable, true) {
+                    self.emit_stream(id, AppStreamEvent::Readable);
+                }
+            }
+            Mode::Framed(decoder) => match decoder.next_frame() {
+                Ok(Some(frame)) => self.deliver(id, StreamEvent::Frame(frame)),
+                Ok(None) => self.read_more(id),
+                Err(error) => self.fail_stream(id, StreamFault::Malformed(error.to_string())),
+            },
+            Mode::Listening(_) | Mode::Proposing(..) => self.read_more(id),
+            Mode::Draining => {}
+        }
+    }
+
+    fn read_more(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id).filter(|s| !s.remote_finished) else { return };
+        match self.transport.read(stream.connection, stream.number, CHUNK) {
+            Ok(Read::Blocked) => {}
+            Ok(Read::Data(chunk)) => self.take_chunk(id, chunk),
+            Ok(Read::Finished) => {
+                stream.remote_finished = true;
+                match &stream.mode {
+                    Mode::Framed(decoder) if decoder.buffered() == 0 => {
+                        self.deliver(id, StreamEvent::Finished);
+                        self.remove_if_over(id);
+                    }
+                    _ => self.fail_stream(id, StreamFault::Malformed("ended in the middle".into())),
+                }
+            }
+            Err(fault) => self.fail_stream(id, fault),
+        }
+    }
+
+    fn take_chunk(&mut self, id: StreamId, chunk: Bytes) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        let mut answer = BytesMut::new();
+        let outcome = match &mut stream.mode {
+            Mode::Framed(decoder) => {
+                decoder.push(chunk);
+                Ok(None)
+            }
+            Mode::Proposing(dialer, framing) => {
+                let agreed = dialer.handle_bytes(chunk, &mut answer);
+                agreed.map(|agreed| agreed.map(|_| (None, *framing, dialer.take_rest())))
+            }
+            Mode::Listening(listener) => {
+                let find = |name: &str| {
+                    let found = self.routes.get_key_value(name);
+                    found.filter(|(_, r)| r.inbound_per_peer > 0).map(|(name, route)| (name.clone(), *route))
+                };
+                let agreed = listener.handle_bytes(chunk, find, &mut answer);
+                agreed.map(|agreed| agreed.map(|(n, r)| (Some((n, r)), r.framing, listener.take_rest())))
+            }
+            Mode::Pulled(_) | Mode::Spliced(_) | Mode::Carrying(_) | Mode::Draining => Ok(None),
+        };
+        stream.enqueue(answer.freeze());
+        match outcome {
+            Ok(None) => {}
+            Ok(Some((None, framing, rest))) => self.proposal_accepted(id, framing, rest),
+            Ok(Some((Some((name, route)), _, rest))) => self.inbound_agreed(id, name, route, rest),
+            Err(NegotiateError::Unsupported) => {
+                self.counters.add("streams.unsupported", 1);
+                self.fail_stream(id, StreamFault::Unsupported);
+                return;
+            }
+            Err(error) => {
+                self.counters.add("streams.negotiation.malformed", 1);
+                self.fail_stream(id, StreamFault::Malformed(error.to_string()));
+                return;
+            }
+        }
+        self.work.push_back(Work::Write(id));
+        self.work.push_back(Work::Read(id));
+    }
+
+    fn proposal_accepted(&mut self, id: StreamId, framing: Framing, rest: Vec<Bytes>) {
+        self.streams.negotiated(id);
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        let is_app = stream.owner == Owner::App;
+        stream.mode = carry_on(stream.owner, framing, rest);
+        if is_app {
+            self.emit_stream(id, AppStreamEvent::Agreed);
+        }
+    }
+
+    fn inbound_agreed(&mut self, id: StreamId, protocol: ProtocolName, route: Route, rest: Vec<Bytes>) {
+        self.streams.negotiated(id);
+        let Some(stream) = self.streams.get(id) else { return };
+        let (connection, peer) = (stream.connection, stream.peer);
+        if let Some(link) = self.transport.links.get_mut(&connection) {
+            link.negotiating -= 1;
+        }
+        let admitted = self.streams.admit(id, &protocol, route.inbound_per_peer);
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        stream.owner = route.owner;
+        stream.mode = carry_on(route.owner, route.framing, rest);
+        if !admitted {
+            self.counters.add("streams.refused.per_peer", 1);
+            let text = || format!("{protocol} from {peer}: too many streams");
+            self.trace.line(self.now, Glyph::Dropped, None, text);
+            self.drop_stream(id);
+            return;
+        }
+        match route.owner {
+            Owner::App => self.emit_stream(id, AppStreamEvent::Accepted { connection, peer, protocol }),
+            _ => self.tell_owner(id, StreamEvent::Accepted { connection, peer, protocol }),
+        }
+    }
+
+    /// Gives the owner an event at once, and goes on reading.
+    fn deliver(&mut self, id: StreamId, event: StreamEvent) {
+        self.tell_owner(id, event);
+        self.work.push_back(Work::Read(id));
+    }
+
+    fn tell_owner(&mut self, id: StreamId, event: StreamEvent) {
+        if let Some(Stream { owner: Owner::Behaviour(index), .. }) = self.streams.get(id) {
+            let index = *index;
+            self.call(index, |behaviour, cx| behaviour.handle(cx, Input::Stream(id, event)));
+        }
+    }
+
+    pub(super) fn emit_stream(&mut self, stream: StreamId, event: AppStreamEvent) {
+        self.events.push_back(Event::Stream { stream, event });
+    }
+
+    /// Writes what is queued, and goes on with whatever waits for room.
+    pub(super) fn write_stream(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        if let Err(fault) = flush(stream, &mut self.transport) {
+            self.fail_stream(id, fault);
+            return;
+        }
+        if !stream.queue.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut stream.wants_to_write) {
+            self.events.push_back(Event::Stream { stream: id, event: AppStreamEvent::Writable });
+        }
+        match stream.mode {
+            Mode::Spliced(splice) => self.schedule_splice(splice),
+            Mode::Carrying(circuit) => self.schedule_circuit(circuit),
+            _ => {
+                if std::mem::take(&mut stream.drain_pending) {
+                    self.tell_owner(id, StreamEvent::Drained);
+                }
+            }
+        }
+        self.remove_if_over(id);
+    }
+
+    /// The remote wants no more of what we send.
+    pub(super) fn stream_stopped(&mut self, id: StreamId, code: u64) {
+        if self.streams.get(id).is_some_and(|s| !s.finished) {
+            self.fail_stream(id, StreamFault::Remote(code));
+        }
+    }
+
+    /// A stream is lost: gives it up and tells whom it concerns.
+    pub(super) fn fail_stream(&mut self, id: StreamId, fault: StreamFault) {
+        let Some(stream) = self.forget_stream(id) else { return };
+        self.transport.reset(stream.connection, stream.number);
+        self.stream_is_gone(id, &stream, fault);
+    }
+
+    /// We give a stream up. Its owner knows; whatever ran over it does not.
+    pub(super) fn drop_stream(&mut self, id: StreamId) {
+        let Some(stream) = self.forget_stream(id) else { return };
+        self.transport.reset(stream.connection, stream.number);
+        match stream.mode {
+            Mode::Spliced(splice) => self.end_splice(splice, SpliceEnd::Local),
+            Mode::Carrying(circuit) => self.carrier_lost(circuit, StreamFault::Remote(RESET_CODE)),
+            _ => {}
+        }
+    }
+
+    /// The connection of a stream has ended.
+    pub(super) fn stream_lost_with_connection(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.remove(id) else { return };
+        match stream.mode {
+            Mode::Spliced(_) | Mode::Carrying(_) => {
+                self.stream_is_gone(id, &stream, StreamFault::ConnectionLost)
+            }
+            _ => {}
+        }
+    }
+
+    fn stream_is_gone(&mut self, id: StreamId, stream: &Stream, fault: StreamFault) {
+        match (&stream.mode, stream.owner) {
+            (Mode::Spliced(splice), _) => {
+                let is_a = self.splices.get_mut(*splice).is_some_and(|s| s.a == id);
+                self.end_splice(*splice, if is_a { SpliceEnd::A(fault) } else { SpliceEnd::B(fault) });
+            }
+            (Mode::Carrying(circuit), _) => self.carrier_lost(*circuit, fault),
+            (_, Owner::Behaviour(index)) => {
+                let input = Input::Stream(id, StreamEvent::Reset(fault));
+                self.work.push_back(Work::Input(index, input));
+            }
+            (_, Owner::App) => self.emit_stream(id, AppStreamEvent::Reset(fault)),
+            (_, Owner::Nobody) => self.counters.add("streams.lost.negotiating", 1),
+        }
+    }
+
+    /// Removes a stream from all tables.
+    fn forget_stream(&mut self, id: StreamId) -> Option<Stream> {
+        let stream = self.streams.remove(id)?;
+        if let Some(link) = self.transport.links.get_mut(&stream.connection) {
+            link.streams.remove(&stream.number);
+            link.negotiating -= usize::from(matches!(stream.mode, Mode::Listening(_)));
+        }
+        Some(stream)
+    }
+
+    /// Forgets a stream whose directions have both ended.
+    pub(super) fn remove_if_over(&mut self, id: StreamId) {
+        if self.streams.get(id).is_some_and(Stream::is_over) {
+            self.forget_stream(id);
+        }
+    }
+
+    pub(super) fn expire_negotiations(&mut self) {
+        while let Some(id) = self.streams.pop_late(self.now) {
+            self.counters.add("streams.negotiation.timeout", 1);
+            self.fail_stream(id, StreamFault::NegotiationTimeout);
+        }
+    }
+}
+
+/// Splices.
+impl Node {
+    pub(super) fn schedule_splice(&mut self, id: SpliceId) {
+        if let Some(splice) = self.splices.get_mut(id) {
+            if !std::mem::replace(&mut splice.scheduled, true) {
+                self.work.push_back(Work::Splice(id));
+            }
+        }
+    }
+
+    pub(super) fn turn_splice(&mut self, id: SpliceId) {
+        let Some(splice) = self.splices.get_mut(id) else { return };
+        splice.scheduled = false;
+        let mut pipes = StreamPipes { streams: &mut self.streams, transport: &mut self.transport };
+        match splice.turn(&mut pipes) {
+            Turn::Idle => {}
+            Turn::More => self.schedule_splice(id),
+            Turn::Limit => self.cut_splice(id),
+            Turn::Over(end) => self.end_splice(id, end),
+        }
+    }
+
+    /// A direction is at its limit: nothing more is read, and both streams are reset when what was accepted has had the
+    /// time to arrive.
+    fn cut_splice(&mut self, id: SpliceId) {
+        let Some(splice) = self.splices.get_mut(id) else { return };
+        let ends = [splice.a, splice.b];
+        let rtt = ends.iter().filter_map(|s| self.transport.rtt(self.streams.get(*s)?.connection)).max();
+        let (low, high) = CUT_BOUNDS;
+        let grace = rtt.map_or(high, |rtt| rtt.saturating_mul(CUT_ROUND_TRIPS).clamp(low, high));
+        self.splices.cut(id, self.now + grace);
+    }
+
+    pub(super) fn expire_splices(&mut self) {
+        while let Some(id) = self.splices.pop_cut(self.now) {
+            self.end_splice(id, SpliceEnd::Limit);
+        }
+    }
+
+    /// Ends a splice, resets what is left of its streams, and reports.
+    pub(super) fn end_splice(&mut self, id: SpliceId, end: SpliceEnd) {
+        let Some(splice) = self.splices.remove(id) else { return };
+        for stream in [splice.a, splice.b] {
+            let Some(gone) = self.forget_stream(stream) else { continue };
+            if end != SpliceEnd::Finished {
+                self.transport.reset(gone.connection, gone.number);
+            }
+        }
+        let (a_to_b, b_to_a) = splice.counts();
+        self.trace.line(self.now, Glyph::SpliceEnded, None, || {
+            let names = splice.names.map(|(a, b)| format!("{a}<->{b} ")).unwrap_or_default();
+            format!("splice {names}ended: {end}      a>b {a_to_b} b>a {b_to_a}")
+        });
+        let reply = Reply::Spliced(SpliceReport { a_to_b, b_to_a, end });
+        self.work.push_back(Work::Input(splice.owner, Input::Reply(splice.token, reply)));
+    }
+
+    /// Joins two streams of a behaviour; see [`crate::behaviour::Action::Splice`].
+    pub(super) fn start_splice(&mut self, mut splice: Splice) {
+        let (a, b) = (splice.a, splice.b);
+        let mut names = [None; 2];
+        let mut rest = [Vec::new(), Vec::new()];
+        for (n, side) in [a, b].into_iter().enumerate() {
+            let Some(stream) = self.streams.get_mut(side) else { continue };
+            if let Mode::Framed(decoder) = &mut stream.mode {
+                rest[n] = decoder.take_rest();
+                names[n] = Some(stream.peer);
+            }
+            if stream.remote_finished && n == 0 {
+                splice.a_is_finished();
+            } else if stream.remote_finished {
+                splice.b_is_finished();
+            }
+        }
+        let [from_a, from_b] = rest;
+        let end = match names {
+            [Some(_), Some(_)] if a != b => splice.preload(from_a, from_b).err(),
+            [None, _] => Some(SpliceEnd::A(StreamFault::ConnectionLost)),
+            _ => Some(SpliceEnd::B(StreamFault::ConnectionLost)),
+        };
+        splice.names = names[0].zip(names[1]);
+        if let Some((a, b)) = splice.names {
+            self.trace.line(self.now, Glyph::Spliced, None, || format!("splice {a}<->{b}"));
+        }
+        let id = self.splices.insert(splice);
+        for side in [a, b] {
+            if let Some(stream) = self.streams.get_mut(side).filter(|_| end.is_none()) {
+                stream.mode = Mode::Spliced(id);
+            }
+        }
+        match end {
+            Some(end) => self.end_splice(id, end),
+            None => self.schedule_splice(id),
+        }
+    }
+}
+
+/// What an agreed stream goes on as.
+fn carry_on(owner: Owner, framing: Framing, rest: Vec<Bytes>) -> Mode {
+    if owner == Owner::App {
+        return Mode::Pulled(rest.into());
+    }
+    let mut decoder = FrameDecoder::new(framing);
+    rest.into_iter().for_each(|chunk| decoder.push(chunk));
+    Mode::Framed(Box::new(decoder))
+}
+
+/// Writes as much of the queue as the connection takes, and ends our direction behind it if that is due.
+pub(super) fn flush(stream: &mut Stream, transport: &mut Transport) -> Result<(), StreamFault> {
+    while let Some(front) = stream.queue.front_mut() {
+        let taken = transport.write(stream.connection, stream.number, front)?;
+        stream.queued -= taken;
+        if front.is_empty() {
+            stream.queue.pop_front();
+        } else if taken == 0 {
+            return Ok(());
+        }
+    }
+    if stream.finishing && !stream.finished {
+        transport.finish(stream.connection, stream.number);
+        stream.finished = true;
+    }
+    Ok(())
+}
+
+/// Streams as the byte pipes of a splice: what was queued before it goes out first.
+struct StreamPipes<'a> {
+    streams: &'a mut Streams,
+    transport: &'a mut Transport,
+}
+
+impl Pipes for StreamPipes<'_> {
+    fn read(&mut self, stream: StreamId, max: usize) -> Result<Read, StreamFault> {
+        let stream = self.streams.get(stream).ok_or(StreamFault::ConnectionLost)?;
+        self.transport.read(stream.connection, stream.number, max)
+    }
+
+    fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, StreamFault> {
+        let stream = self.streams.get_mut(stream).ok_or(StreamFault::ConnectionLost)?;
+        flush(stream, self.transport)?;
+        if !stream.queue.is_empty() {
+            return Ok(0);
+        }
+        self.transport.write(stream.connection, stream.number, data)
+    }
+
+    fn finish(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.finishing = true;
+            // A fault here is met again by whoever writes or reads next.
+            let _ = flush(stream, self.transport);
+        }
+    }
+}

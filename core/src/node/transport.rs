@@ -1,0 +1,209 @@
+//! Byte pipes under the streams: QUIC connections and circuits behind one face.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::circuits::{CircuitId, Circuits};
+use crate::{
+    event::{OpenError, StreamFault},
+    ids::{ConnectionId, DialId, QuicId, StreamId},
+    quic::{self, Quic},
+    rng::Map,
+    streams::Read,
+    time::Instant,
+    upgrade,
+};
+
+/// The application error code of every reset and stop we send.
+pub(crate) const RESET_CODE: u64 = 0;
+
+/// What a connection runs over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    Quic(QuicId),
+    Circuit(CircuitId),
+}
+
+/// What a QUIC connection is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QuicUse {
+    /// An attempt of a dial.
+    Dialing(DialId),
+    /// A connection.
+    Connected(ConnectionId),
+    /// Closed by us; its end concerns nobody.
+    Abandoned,
+}
+
+/// What the transport keeps of a connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) via: Via,
+    /// Its streams by their number within it.
+    pub(crate) streams: BTreeMap<u64, StreamId>,
+    /// How many of them are inbound and have not agreed on a protocol.
+    pub(crate) negotiating: usize,
+}
+
+/// All byte pipes of a node.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(crate) now: Instant,
+    pub(crate) quic: Quic,
+    pub(crate) circuits: Circuits,
+    pub(crate) links: Map<ConnectionId, Link>,
+    /// What a QUIC connection is to us. Inbound ones are not here before they have a peer.
+    pub(crate) by_quic: Map<QuicId, QuicUse>,
+    /// Circuits that have something to do.
+    pub(crate) busy_circuits: VecDeque<CircuitId>,
+}
+
+impl Transport {
+    /// Opens a stream; returns its number within the connection.
+    pub(crate) fn open(&mut self, connection: ConnectionId) -> Result<u64, OpenError> {
+        match self.via(connection).ok_or(OpenError::NoConnection)? {
+            Via::Quic(id) => self.quic.open(self.now, id).map_err(|error| match error {
+                quic::OpenError::Blocked => OpenError::StreamLimit,
+                _ => OpenError::NoConnection,
+            }),
+            Via::Circuit(id) => {
+                let mux = self.circuit(id).ok_or(OpenError::NoConnection)?;
+                mux.open().map(|stream| u64::from(stream.get())).map_err(|error| match error {
+                    upgrade::OpenError::Closed => OpenError::NoConnection,
+                    _ => OpenError::StreamLimit,
+                })
+            }
+        }
+    }
+
+    /// Takes up to `max` bytes.
+    pub(crate) fn read(
+        &mut self,
+        connection: ConnectionId,
+        number: u64,
+        max: usize,
+    ) -> Result<Read, StreamFault> {
+        match self.via(connection).ok_or(StreamFault::ConnectionLost)? {
+            Via::Quic(id) => match self.quic.read(self.now, id, number, max) {
+                Ok(quic::Read::Data(data)) => Ok(Read::Data(data)),
+                Ok(quic::Read::Blocked) => Ok(Read::Blocked),
+                Ok(quic::Read::Finished) => Ok(Read::Finished),
+                Err(quic::ReadError::Reset(code)) => Err(StreamFault::Remote(code)),
+                Err(_) => Err(StreamFault::ConnectionLost),
+            },
+            Via::Circuit(id) => {
+                let stream = mux_stream(number);
+                let mux = self.circuit(id).ok_or(StreamFault::ConnectionLost)?;
+                match mux.read(stream, max) {
+                    Ok(upgrade::Read::Data(data)) => Ok(Read::Data(data)),
+                    Ok(upgrade::Read::Blocked) => Ok(Read::Blocked),
+                    Ok(upgrade::Read::Finished) => Ok(Read::Finished),
+                    Err(_) => Err(StreamFault::Remote(RESET_CODE)),
+                }
+            }
+        }
+    }
+
+    /// Takes a prefix off `data`; 0 means blocked.
+    pub(crate) fn write(
+        &mut self,
+        connection: ConnectionId,
+        number: u64,
+        data: &mut Bytes,
+    ) -> Result<usize, StreamFault> {
+        match self.via(connection).ok_or(StreamFault::ConnectionLost)? {
+            Via::Quic(id) => match self.quic.write(self.now, id, number, data) {
+                Ok(taken) => Ok(taken),
+                Err(quic::WriteError::Blocked) => Ok(0),
+                Err(quic::WriteError::Stopped(code)) => Err(StreamFault::Remote(code)),
+                Err(_) => Err(StreamFault::ConnectionLost),
+            },
+            Via::Circuit(id) => {
+                let mux = self.circuit(id).ok_or(StreamFault::ConnectionLost)?;
+                match mux.write(mux_stream(number), data) {
+                    Ok(taken) => Ok(taken),
+                    Err(upgrade::WriteError::Blocked) => Ok(0),
+                    Err(_) => Err(StreamFault::Remote(RESET_CODE)),
+                }
+            }
+        }
+    }
+
+    /// Ends our direction.
+    pub(crate) fn finish(&mut self, connection: ConnectionId, number: u64) {
+        match self.via(connection) {
+            // A stream that cannot be finished has been stopped or reset, which its owner learns.
+            Some(Via::Quic(id)) => _ = self.quic.finish(self.now, id, number),
+            Some(Via::Circuit(id)) => {
+                if let Some(mux) = self.circuit(id) {
+                    _ = mux.finish(mux_stream(number));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Gives up the remote's direction.
+    pub(crate) fn stop(&mut self, connection: ConnectionId, number: u64) {
+        match self.via(connection) {
+            Some(Via::Quic(id)) => self.quic.stop(self.now, id, number, RESET_CODE),
+            Some(Via::Circuit(id)) => {
+                if let Some(mux) = self.circuit(id) {
+                    mux.stop(mux_stream(number));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// The smoothed round-trip time, where there is one.
+    pub(crate) fn rtt(&self, connection: ConnectionId) -> Option<Duration> {
+        match self.via(connection)? {
+            Via::Quic(id) => self.quic.info(id).map(|info| info.rtt),
+            Via::Circuit(_) => None,
+        }
+    }
+
+    /// Gives up both directions.
+    pub(crate) fn reset(&mut self, connection: ConnectionId, number: u64) {
+        match self.via(connection) {
+            Some(Via::Quic(id)) => {
+                self.quic.reset(self.now, id, number, RESET_CODE);
+                self.quic.stop(self.now, id, number, RESET_CODE);
+            }
+            Some(Via::Circuit(id)) => {
+                if let Some(mux) = self.circuit(id) {
+                    mux.reset(mux_stream(number));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Which stream has this number, if it is known to the stream layer.
+    pub(crate) fn stream(&self, connection: ConnectionId, number: u64) -> Option<StreamId> {
+        self.links.get(&connection)?.streams.get(&number).copied()
+    }
+
+    /// The circuit's multiplexed connection, which will be looked after in this turn.
+    fn circuit(&mut self, id: CircuitId) -> Option<&mut upgrade::SecuredConnection> {
+        let circuit = self.circuits.get_mut(id)?;
+        if !std::mem::replace(&mut circuit.scheduled, true) {
+            self.busy_circuits.push_back(id);
+        }
+        Some(&mut circuit.mux)
+    }
+
+    fn via(&self, connection: ConnectionId) -> Option<Via> {
+        self.links.get(&connection).map(|link| link.via)
+    }
+}
+
+/// Numbers of circuit streams come from the muxer, where they have 32 bits.
+fn mux_stream(number: u64) -> upgrade::MuxStream {
+    upgrade::MuxStream::new(number as u32)
+}

@@ -1,0 +1,235 @@
+//! The stream layer: it agrees on a protocol for every stream, cuts bytes into frames, queues writes, and knows which
+//! behaviour, splice, circuit or embedder a stream belongs to.
+//!
+//! This module is the table and its accounting; [`crate::node`] moves the bytes.
+
+pub mod negotiate;
+pub(crate) mod splice;
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use libp2p_identity::PeerId;
+use peerless_proto::frame::{FrameDecoder, Framing};
+
+use self::negotiate::{Dialer, Listener};
+use crate::{
+    behaviour::{ProtocolName, Queues},
+    ids::{Arena, ConnectionId, StreamId},
+    node::CircuitId,
+    rng::{HashKeys, Map},
+    time::{Instant, Timers},
+};
+
+pub(crate) use self::splice::SpliceId;
+
+/// Limits of the stream layer.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long agreeing on a protocol may take, in either direction.
+    pub negotiation_timeout: Duration,
+    /// Most bytes a behaviour may have queued on one stream before the stream is reset.
+    pub write_queue: usize,
+    /// Most inbound streams of one connection that have not agreed on a protocol yet; one more is reset.
+    pub negotiating_per_connection: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            negotiation_timeout: Duration::from_secs(10),
+            write_queue: 256 << 10,
+            negotiating_per_connection: 128,
+        }
+    }
+}
+
+/// What there is to read from a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Bytes, at least one.
+    Data(Bytes),
+    /// Nothing now; [`crate::event::AppStreamEvent::Readable`] follows.
+    Blocked,
+    /// Nothing any more: the remote finished.
+    Finished,
+}
+
+/// To whom a stream belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Nobody yet: an inbound stream that has not agreed on a protocol.
+    Nobody,
+    /// The behaviour with this index.
+    Behaviour(usize),
+    /// The embedder.
+    App,
+}
+
+/// What is done with the bytes of a stream.
+#[derive(Debug)]
+pub(crate) enum Mode {
+    /// Waiting for the remote to propose a protocol we speak. Exits: agreed, refused, timed out.
+    Listening(Box<Listener>),
+    /// Waiting for the remote to agree to our proposal, while frames may already go out. Exits: agreed, refused, timed
+    /// out.
+    Proposing(Box<Dialer>, Framing),
+    /// Cut into frames for a behaviour.
+    Framed(Box<FrameDecoder>),
+    /// Pulled by the embedder; the bytes here came together with the agreement and are read first.
+    Pulled(VecDeque<Bytes>),
+    /// One side of a splice.
+    Spliced(SpliceId),
+    /// The carrier of a circuit.
+    Carrying(CircuitId),
+    /// Only what is queued still matters; then it ends.
+    Draining,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) connection: ConnectionId,
+    pub(crate) peer: PeerId,
+    /// Its number within its connection.
+    pub(crate) number: u64,
+    pub(crate) owner: Owner,
+    pub(crate) mode: Mode,
+    pub(crate) protocol: Option<ProtocolName>,
+    /// Whether it counts towards its protocol's inbound limit.
+    pub(crate) inbound: bool,
+    pub(crate) queue: VecDeque<Bytes>,
+    pub(crate) queued: usize,
+    /// Our direction is to end when the queue is empty.
+    pub(crate) finishing: bool,
+    /// Our direction has ended.
+    pub(crate) finished: bool,
+    /// The remote's direction has ended.
+    pub(crate) remote_finished: bool,
+    /// When negotiation must be over.
+    pub(crate) negotiate_by: Option<Instant>,
+    /// Told the embedder that it can read, and it has not tried since.
+    pub(crate) told_readable: bool,
+    /// A write of the embedder was blocked.
+    pub(crate) wants_to_write: bool,
+    /// The owner is to be told when the queue is empty.
+    pub(crate) drain_pending: bool,
+}
+
+impl Stream {
+    /// Adds bytes behind what is queued.
+    pub(crate) fn enqueue(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.queued += bytes.len();
+            self.queue.push_back(bytes);
+        }
+    }
+
+    /// Whether both directions have ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.finished && self.remote_finished
+    }
+}
+
+/// All streams of all connections.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    table: Arena<StreamId, Stream>,
+    /// Inbound streams by peer and protocol.
+    inbound: Map<(PeerId, ProtocolName), usize>,
+    timers: Timers<StreamId>,
+}
+
+impl Streams {
+    pub(crate) fn new(keys: HashKeys) -> Self {
+        Self { table: Arena::default(), inbound: Map::with_hasher(keys), timers: Timers::default() }
+    }
+
+    /// Adds a stream that is about to negotiate.
+    pub(crate) fn insert(&mut self, stream: Stream) -> StreamId {
+        let by = stream.negotiate_by;
+        let id = self.table.insert(stream);
+        if let Some(at) = by {
+            self.timers.set(at, id);
+        }
+        id
+    }
+
+    /// Removes a stream and its share in all accounts.
+    pub(crate) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+        let stream = self.table.remove(id)?;
+        if let Some(at) = stream.negotiate_by {
+            self.timers.clear(at, id);
+        }
+        if let (true, Some(protocol)) = (stream.inbound, &stream.protocol) {
+            let key = (stream.peer, protocol.clone());
+            if let Some(count) = self.inbound.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.inbound.remove(&key);
+                }
+            }
+        }
+        Some(stream)
+    }
+
+    pub(crate) fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.table.get(id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.table.get_mut(id)
+    }
+
+    /// Negotiation is over: disarms its timer.
+    pub(crate) fn negotiated(&mut self, id: StreamId) {
+        if let Some(at) = self.table.get_mut(id).and_then(|s| s.negotiate_by.take()) {
+            self.timers.clear(at, id);
+        }
+    }
+
+    /// Counts an inbound stream towards its protocol's limit. Returns false, and counts nothing, if that is reached.
+    pub(crate) fn admit(&mut self, id: StreamId, protocol: &ProtocolName, limit: usize) -> bool {
+        let Some(stream) = self.table.get_mut(id) else { return false };
+        let count = self.inbound.entry((stream.peer, protocol.clone())).or_default();
+        if *count >= limit {
+            if *count == 0 {
+                self.inbound.remove(&(stream.peer, protocol.clone()));
+            }
+            return false;
+        }
+        *count += 1;
+        stream.inbound = true;
+        stream.protocol = Some(protocol.clone());
+        true
+    }
+
+    /// Takes a stream whose negotiation has run out of time.
+    pub(crate) fn pop_late(&mut self, now: Instant) -> Option<StreamId> {
+        let (_, id) = self.timers.pop_due(now)?;
+        if let Some(stream) = self.table.get_mut(id) {
+            stream.negotiate_by = None;
+        }
+        Some(id)
+    }
+
+    /// When the next negotiation runs out of time.
+    pub(crate) fn next_late(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Armed negotiation timers.
+    pub(crate) fn timers(&self) -> usize {
+        self.timers.len()
+    }
+}
+
+impl Queues for Streams {
+    fn queued(&self, stream: StreamId) -> usize {
+        self.get(stream).map_or(0, |s| s.queued)
+    }
+}

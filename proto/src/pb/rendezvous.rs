@@ -1,0 +1,252 @@
+//! `/rendezvous/1.0.0`; see the
+//! [rendezvous specification](https://github.com/libp2p/specs/blob/master/rendezvous/README.md#protobuf).
+
+use super::{DecodeError, Shape, Wire, decode, has_field};
+use crate::address::{AddrError, decode_multiaddr};
+use crate::envelope::{Envelope, EnvelopeError};
+use crate::keys::{PeerIdError, decode_peer_id};
+use crate::peer_record::MAX_ADDRESSES;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+
+/// The one message of the protocol.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Message {
+    /// A [`MessageType`]; see [`kind`](Self::kind).
+    #[prost(int32, optional, tag = "1")]
+    pub r#type: Option<i32>,
+    /// With REGISTER.
+    #[prost(message, optional, tag = "2")]
+    pub register: Option<Register>,
+    /// With REGISTER_RESPONSE.
+    #[prost(message, optional, tag = "3")]
+    pub register_response: Option<RegisterResponse>,
+    /// With UNREGISTER.
+    #[prost(message, optional, tag = "4")]
+    pub unregister: Option<Unregister>,
+    /// With DISCOVER.
+    #[prost(message, optional, tag = "5")]
+    pub discover: Option<Discover>,
+    /// With DISCOVER_RESPONSE.
+    #[prost(message, optional, tag = "6")]
+    pub discover_response: Option<DiscoverResponse>,
+}
+
+impl Message {
+    /// The type, if it is present and known.
+    pub fn kind(&self) -> Option<MessageType> {
+        self.r#type?.try_into().ok()
+    }
+}
+
+impl Wire for Message {
+    const MAX_FIELDS: usize = 8192;
+    const SHAPE: Shape = Shape(&[
+        (2, Shape::FLAT),
+        (3, Shape::FLAT),
+        (4, Shape::FLAT),
+        (5, Shape::FLAT),
+        (6, Shape(&[(1, Shape::FLAT)])),
+    ]);
+}
+
+/// Asks to be found in a namespace; in an answer, a peer that asked so.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Register {
+    /// The namespace.
+    #[prost(string, optional, tag = "1")]
+    pub ns: Option<String>,
+    /// Who registers and where; [`RegisterRecord::decode`] tells the dialects apart.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub signed_peer_record: Option<Vec<u8>>,
+    /// For how long, in seconds.
+    #[prost(uint64, optional, tag = "3")]
+    pub ttl: Option<u64>,
+}
+
+/// Answers [`Register`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RegisterResponse {
+    /// A [`ResponseStatus`]; see [`known_status`](Self::known_status).
+    #[prost(int32, optional, tag = "1")]
+    pub status: Option<i32>,
+    /// Says more, for humans.
+    #[prost(string, optional, tag = "2")]
+    pub status_text: Option<String>,
+    /// The time granted, in seconds.
+    #[prost(uint64, optional, tag = "3")]
+    pub ttl: Option<u64>,
+}
+
+impl RegisterResponse {
+    /// The status, if it is present and known.
+    pub fn known_status(&self) -> Option<ResponseStatus> {
+        self.status?.try_into().ok()
+    }
+}
+
+/// Asks to be found no more.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Unregister {
+    /// The namespace.
+    #[prost(string, optional, tag = "1")]
+    pub ns: Option<String>,
+    /// The binary peer id that old implementations send. The authenticated peer counts, not this.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub id: Option<Vec<u8>>,
+}
+
+/// Asks for peers.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Discover {
+    /// The namespace; absent for all.
+    #[prost(string, optional, tag = "1")]
+    pub ns: Option<String>,
+    /// The most registrations wanted.
+    #[prost(uint64, optional, tag = "2")]
+    pub limit: Option<u64>,
+    /// From an earlier answer: only what is new since.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub cookie: Option<Vec<u8>>,
+}
+
+/// Answers [`Discover`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct DiscoverResponse {
+    /// The peers found.
+    #[prost(message, repeated, tag = "1")]
+    pub registrations: Vec<Register>,
+    /// For the next question.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub cookie: Option<Vec<u8>>,
+    /// A [`ResponseStatus`]; see [`known_status`](Self::known_status).
+    #[prost(int32, optional, tag = "3")]
+    pub status: Option<i32>,
+    /// Says more, for humans.
+    #[prost(string, optional, tag = "4")]
+    pub status_text: Option<String>,
+}
+
+impl DiscoverResponse {
+    /// The status, if it is present and known.
+    pub fn known_status(&self) -> Option<ResponseStatus> {
+        self.status?.try_into().ok()
+    }
+}
+
+/// The unsigned record that implementations older than signed peer records put in [`Register`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct PeerInfo {
+    /// The binary peer id.
+    #[prost(bytes = "vec", optional, tag = "1")]
+    pub id: Option<Vec<u8>>,
+    /// Binary multiaddrs.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub addrs: Vec<Vec<u8>>,
+}
+
+impl Wire for PeerInfo {
+    const MAX_FIELDS: usize = MAX_ADDRESSES + 16;
+}
+
+/// What the second field of [`Register`] holds, by the dialect of its sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegisterRecord {
+    /// The specification's: an envelope, not verified yet, with a
+    /// [`PeerRecord`](crate::peer_record::PeerRecord).
+    SignedPeerRecord(Envelope),
+    /// The old one: nothing is proven. It holds only if the authenticated sender is `peer`.
+    PeerInfo {
+        /// Who is said to register.
+        peer: PeerId,
+        /// Where it is said to listen. Addresses of unknown protocols are left out.
+        addresses: Vec<Multiaddr>,
+    },
+}
+
+/// Why a registration's record is of neither dialect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterRecordError {
+    /// It has a signature but is no envelope.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// It has no signature and is no [`PeerInfo`] either.
+    #[error(transparent)]
+    PeerInfo(#[from] DecodeError),
+    /// The peer id of a [`PeerInfo`] is missing or bad.
+    #[error(transparent)]
+    PeerId(#[from] PeerIdError),
+    /// There are more than [`MAX_ADDRESSES`] addresses.
+    #[error("{0} addresses")]
+    TooManyAddresses(usize),
+    /// An address is too long.
+    #[error(transparent)]
+    Address(#[from] AddrError),
+}
+
+impl RegisterRecord {
+    /// Reads the second field of [`Register`]. An envelope always has a signature in field 5, which a [`PeerInfo`]
+    /// never has.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RegisterRecordError> {
+        const SIGNATURE: u64 = 5;
+        if has_field(bytes, SIGNATURE) {
+            return Ok(Self::SignedPeerRecord(Envelope::decode(bytes)?));
+        }
+        let info: PeerInfo = decode(bytes)?;
+        if info.addrs.len() > MAX_ADDRESSES {
+            return Err(RegisterRecordError::TooManyAddresses(info.addrs.len()));
+        }
+        let peer = decode_peer_id(&info.id.unwrap_or_default())?;
+        Ok(Self::PeerInfo { peer, addresses: known_multiaddrs(info.addrs)? })
+    }
+}
+
+/// The addresses that can be read, in order; too long a one is an error.
+fn known_multiaddrs(addrs: Vec<Vec<u8>>) -> Result<Vec<Multiaddr>, AddrError> {
+    addrs
+        .into_iter()
+        .filter_map(|bytes| match decode_multiaddr(bytes) {
+            Err(AddrError::Malformed) => None,
+            read => Some(read),
+        })
+        .collect()
+}
+
+/// The types of a [`Message`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum MessageType {
+    /// Asks to be found.
+    Register = 0,
+    /// Answers it.
+    RegisterResponse = 1,
+    /// Asks to be found no more; not answered.
+    Unregister = 2,
+    /// Asks for peers.
+    Discover = 3,
+    /// Answers it.
+    DiscoverResponse = 4,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ResponseStatus {
+    /// Done.
+    Ok = 0,
+    /// The namespace is too long or forbidden.
+    InvalidNamespace = 100,
+    /// The record is not one, or not the sender's.
+    InvalidSignedPeerRecord = 101,
+    /// The time asked for is too short or too long.
+    InvalidTtl = 102,
+    /// The cookie is not one of this point's.
+    InvalidCookie = 103,
+    /// The point's policy forbids it.
+    NotAuthorized = 200,
+    /// The point failed.
+    InternalError = 300,
+    /// The point is out of service or full.
+    Unavailable = 400,
+}
