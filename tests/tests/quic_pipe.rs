@@ -10,6 +10,7 @@ use net::{Crypto, Net, SOCKET};
 use peerless_core::{
     event::CloseReason,
     identity::Identity,
+    ids::SocketId,
     quic::{Config, ConnectError, OpenError, ReadError, Refused, StreamNote, WriteError},
     rng::{Rng, RngCore as _},
 };
@@ -88,7 +89,7 @@ fn a_wrong_peer_fails_the_handshake() {
     for crypto in BOTH {
         let mut net = Net::new(crypto, &[Config::default(), Config::default()]);
         let expected = Identity::generate(&mut Rng::new([99; 32])).peer();
-        let (addr, found) = (net.hosts[1].addr, net.hosts[1].peer);
+        let (addr, found) = (net.hosts[1].addr(), net.hosts[1].peer);
         let id = net.hosts[0].quic.connect(net.now, addr, Some(expected)).unwrap();
         net.run_out();
         assert_eq!(net.hosts[0].closed, [(id, CloseReason::WrongPeer { expected, found }, false)]);
@@ -103,7 +104,7 @@ fn a_wrong_peer_fails_the_handshake() {
 fn whoever_answers_is_who_it_says_when_nobody_is_named() {
     for crypto in BOTH {
         let mut net = Net::new(crypto, &[Config::default(), Config::default()]);
-        let addr = net.hosts[1].addr;
+        let addr = net.hosts[1].addr();
         let id = net.hosts[0].quic.connect(net.now, addr, None).unwrap();
         net.run(|net| !net.hosts[1].connected.is_empty());
         assert_eq!(net.hosts[0].connected, [(id, net.hosts[1].peer)]);
@@ -296,7 +297,7 @@ fn a_new_port_keeps_the_connection_and_is_reported() {
         net.hosts[0].open(net.now, a, sent.clone());
         net.run(|net| net.hosts[1].received() > MIB);
         let moved = SocketAddr::from(([10, 0, 0, 77], 5005));
-        net.hosts[0].addr = moved;
+        net.hosts[0].sockets.insert(SOCKET, moved);
         net.run(|net| net.hosts[1].ended.len() == 1);
         assert!(net.hosts[1].inbox.values().next().unwrap() == &sent);
         assert_eq!(net.hosts[1].moved, [moved]);
@@ -307,14 +308,51 @@ fn a_new_port_keeps_the_connection_and_is_reported() {
     }
 }
 
+#[test]
+fn a_socket_that_goes_away_hands_its_connections_to_another() {
+    let (mut net, a, _) = Net::connected(Crypto::Plain, &Config::default());
+    let (other, local) = (SocketId(3), SocketAddr::from(([10, 0, 0, 1], 4003)));
+    let now = net.now;
+    net.hosts[0].bind(now, other, local);
+    net.hosts[0].open(now, a, random(1, 4 * MIB));
+    net.run(|net| net.hosts[1].received() > MIB);
+    let now = net.now;
+    net.hosts[0].unbind(now, SOCKET);
+    assert_eq!(net.hosts[0].quic.info(a).unwrap().socket, other);
+    net.run(|net| net.hosts[1].ended.len() == 1);
+    assert_eq!(net.hosts[1].moved, [local]);
+    // With the last one gone nothing is sent, and the connection ends by silence.
+    let now = net.now;
+    net.hosts[0].unbind(now, other);
+    let before = net.hosts[0].quic.stats();
+    net.run_out();
+    assert_eq!(net.hosts[0].closed, [(a, CloseReason::TimedOut, true)]);
+    let after = net.hosts[0].quic.stats();
+    assert_eq!(after.datagrams_out, before.datagrams_out);
+    assert!(after.refused.no_socket > 0);
+}
+
+#[test]
+fn a_dial_leaves_by_a_socket_that_reaches_the_address() {
+    let mut net = Net::new(Crypto::Plain, &[Config::default()]);
+    let (loopback, any6) = (SocketId(1), SocketId(2));
+    let host = &mut net.hosts[0];
+    host.bind(net.now, loopback, "127.0.0.1:1".parse().unwrap());
+    host.bind(net.now, any6, "[::]:1".parse().unwrap());
+    for (remote, socket) in [("127.0.0.1:9", loopback), ("10.0.0.9:9", SOCKET), ("[::1]:9", any6)] {
+        let id = host.quic.connect(net.now, remote.parse().unwrap(), None).unwrap();
+        assert_eq!(host.quic.info(id).unwrap().socket, socket, "{remote}");
+    }
+}
+
 /// Real first packets, to be sent from addresses that nobody is at.
 fn initials(count: usize) -> Vec<Vec<u8>> {
     let mut net = Net::seeded(200, Crypto::Plain, &[Config::default()]);
     let mut buf = Vec::new();
     let quic = &mut net.hosts[0].quic;
     let one = |_| {
-        let id = quic.connect(net.now, SocketAddr::from(([10, 0, 0, 2], 4001)), None).unwrap();
-        quic.poll_transmit(net.now, 1, &mut buf).unwrap();
+        let id = quic.connect(net.now, SocketAddr::from(([10, 0, 0, 2], 4001)), None).expect("a socket");
+        quic.poll_transmit(net.now, 1, &mut buf).expect("a first packet");
         quic.close(net.now, id, 0, b"");
         let initial = buf.clone();
         while quic.poll_transmit(net.now, 1, &mut buf).is_some() {}
@@ -339,7 +377,7 @@ fn a_flood_of_first_packets_fills_half_the_room_and_stops_nobody() {
         let stats = net.hosts[1].quic.stats();
         assert!(stats.half_open <= 33, "{stats:?}");
         if round == 60 {
-            let (addr, peer) = (net.hosts[1].addr, net.hosts[1].peer);
+            let (addr, peer) = (net.hosts[1].addr(), net.hosts[1].peer);
             newcomer = Some(net.hosts[2].quic.connect(net.now, addr, Some(peer)).unwrap());
         }
     }
@@ -369,7 +407,7 @@ fn a_full_house_refuses() {
     let one = Config { max_connections: 1, ..Config::default() };
     let mut net = Net::new(Crypto::Plain, &[Config::default(), one, Config::default()]);
     net.connect(0, 1);
-    let addr = net.hosts[1].addr;
+    let addr = net.hosts[1].addr();
     let id = net.hosts[2].quic.connect(net.now, addr, None).unwrap();
     net.run(|net| !net.hosts[2].closed.is_empty());
     let (closed, CloseReason::Handshake(text), false) = &net.hosts[2].closed[0] else {
@@ -390,6 +428,19 @@ fn connections_share_the_wire() {
     net.run(|net| net.hosts[1].received() >= MIB);
     let other = net.hosts[2].received();
     assert!((MIB / 2..2 * MIB).contains(&other), "{other}");
+}
+
+#[test]
+fn a_storm_of_closes_is_not_remembered_for_long() {
+    let mut net = Net::new(Crypto::Plain, &[Config::default(), Config::default()]);
+    let ids: Vec<_> = (0..1200).map(|_| net.connect(0, 1).0).collect();
+    for id in ids {
+        net.hosts[0].quic.close(net.now, id, 0, b"");
+    }
+    net.run(|net| net.hosts[1].closed.len() == 1200);
+    let stats = net.hosts[1].quic.stats();
+    assert_eq!((stats.closing, stats.refused.forgotten), (1024, 176));
+    net.run_out();
 }
 
 #[test]

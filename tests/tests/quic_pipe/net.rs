@@ -18,7 +18,7 @@ use peerless_core::{
         WriteError,
     },
     rng::Rng,
-    time::Instant,
+    time::{Instant, UnixTime},
     tls::WallClock,
 };
 use peerless_tests::plain::PlainCrypto;
@@ -27,7 +27,7 @@ use peerless_tests::plain::PlainCrypto;
 const DELAY: Duration = Duration::from_millis(10);
 
 /// 2026-01-01.
-const UNIX_NOW: u64 = 1_767_225_600;
+const UNIX_NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
 
 const SEGMENTS: usize = 64;
 
@@ -55,7 +55,7 @@ pub(crate) type Stream = (QuicId, u64);
 pub(crate) struct Host {
     pub(crate) quic: Quic,
     pub(crate) peer: PeerId,
-    pub(crate) addr: SocketAddr,
+    pub(crate) sockets: BTreeMap<SocketId, SocketAddr>,
     pub(crate) reads: bool,
     pub(crate) connected: Vec<(QuicId, PeerId)>,
     pub(crate) closed: Vec<(QuicId, CloseReason, bool)>,
@@ -68,6 +68,21 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// Where to dial it.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.sockets[&SOCKET]
+    }
+
+    pub(crate) fn bind(&mut self, now: Instant, socket: SocketId, local: SocketAddr) {
+        self.sockets.insert(socket, local);
+        self.quic.handle_socket(now, socket, Some(local));
+    }
+
+    pub(crate) fn unbind(&mut self, now: Instant, socket: SocketId) {
+        self.sockets.remove(&socket);
+        self.quic.handle_socket(now, socket, None);
+    }
+
     pub(crate) fn open(&mut self, now: Instant, id: QuicId, data: Bytes) -> Stream {
         let stream = (id, self.quic.open(now, id).expect("streams are granted"));
         self.outbox.insert(stream, data);
@@ -185,7 +200,7 @@ impl Net {
             Host {
                 quic,
                 peer: identity.peer(),
-                addr,
+                sockets: BTreeMap::from([(SOCKET, addr)]),
                 reads: true,
                 connected: Vec::new(),
                 closed: Vec::new(),
@@ -219,7 +234,7 @@ impl Net {
 
     /// Dials `to` from `from`, naming it, and waits.
     pub(crate) fn connect(&mut self, from: usize, to: usize) -> (QuicId, QuicId) {
-        let (addr, peer) = (self.hosts[to].addr, self.hosts[to].peer);
+        let (addr, peer) = (self.hosts[to].addr(), self.hosts[to].peer);
         let id = self.hosts[from].quic.connect(self.now, addr, Some(peer)).expect("a socket");
         let before = self.hosts[to].connected.len();
         self.run(|net| {
@@ -287,7 +302,7 @@ impl Net {
                     host.on_event(now, event);
                 }
                 let Some(transmit) = host.quic.poll_transmit(now, SEGMENTS, &mut buf) else { break };
-                let from = host.addr;
+                let from = host.sockets[&transmit.socket];
                 self.send(from, &transmit, &buf);
                 host = &mut self.hosts[index];
             }
@@ -295,14 +310,14 @@ impl Net {
     }
 
     fn send(&mut self, from: SocketAddr, transmit: &Transmit, buf: &[u8]) {
-        assert_eq!((transmit.size, transmit.socket), (buf.len(), SOCKET));
+        assert_eq!(transmit.size, buf.len());
         self.largest_batch = self.largest_batch.max(transmit.size);
         for data in buf.chunks(transmit.segment_size.unwrap_or(transmit.size)) {
             self.hash(format!("{} {}", self.now, transmit.destination).as_bytes());
             self.hash(data);
             let mut data = BytesMut::from(data);
             self.sent += 1;
-            if self.damage_every != 0 && self.sent % self.damage_every == 0 {
+            if self.damage_every != 0 && self.sent.is_multiple_of(self.damage_every) {
                 let at = self.sent as usize * 31 % data.len();
                 data[at] ^= 1 << (self.sent % 8);
             }
@@ -338,9 +353,10 @@ impl Net {
         self.now = next;
         while self.in_flight.front().is_some_and(|flying| flying.arrives <= next) {
             let Some(Flying { destination, datagram, .. }) = self.in_flight.pop_front() else { break };
-            let host = self.hosts.iter_mut().find(|host| host.addr == destination);
-            if let (Some(host), false) = (host, self.cut) {
-                host.quic.handle_datagram(next, datagram);
+            for host in self.hosts.iter_mut().filter(|_| !self.cut) {
+                if let Some((socket, _)) = host.sockets.iter().find(|(_, local)| **local == destination) {
+                    host.quic.handle_datagram(next, Datagram { socket: *socket, ..datagram.clone() });
+                }
             }
         }
         for host in &mut self.hosts {
