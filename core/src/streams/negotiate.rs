@@ -200,7 +200,7 @@ mod tests {
         let mut listener = Listener::new();
         let mut bytes = BytesMut::new();
         encode_line("/a", &mut bytes);
-        let result = listener.handle_bytes(bytes.freeze(), Some, &mut BytesMut::new());
+        let result = listener.handle_bytes(bytes.freeze(), |_| Some(()), &mut BytesMut::new());
         assert!(matches!(result, Err(NegotiateError::Unexpected(_))));
     }
 }

@@ -88,7 +88,8 @@ pub enum Event {
 /// The owner feeds [`handle_bytes`](Self::handle_bytes), [`handle_finish`](Self::handle_finish),
 /// [`handle_reset`](Self::handle_reset) and [`handle_timeout`](Self::handle_timeout). After each of them, and after
 /// any command, it takes [`poll_event`](Self::poll_event) until `None` and, as far as the pipe has room,
-/// [`poll_transmit`](Self::poll_transmit), also after a failure: an alert may tell the remote why. While
+/// [`poll_transmit`](Self::poll_transmit), also after a failure: an alert may tell the remote why. What is transmitted
+/// makes room for writers, so events are taken once more after it. While
 /// [`wants_input`](Self::wants_input) is false the pipe is not read; reading streams ends that.
 ///
 /// The initiator proposes its first security protocol right behind its header. If there is but one to propose, the
@@ -257,7 +258,7 @@ impl SecuredConnection {
 
     /// The next event, in the order things happened.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front().or_else(|| self.mux()?.poll_event().map(Event::Mux))
+        self.events.pop_front().or_else(|| self.making_room(Yamux::poll_event)?.map(Event::Mux))
     }
 
     /// Opens a stream; [`OpenError::Closed`] before the connection is established, too.

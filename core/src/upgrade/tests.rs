@@ -416,3 +416,27 @@ fn unread_streams_stop_the_pipe_and_reading_starts_it_again() {
         assert_eq!((received, pipe.len(), b.buffered()), (3 * (256 << 10), 0, 0));
     }
 }
+
+#[test]
+fn a_flood_of_events_stops_the_pipe_until_they_are_taken() {
+    let [mut a, mut b] = joined(NOISE);
+    let mut opened = 0;
+    while b.wants_input() {
+        let stream = a.open().unwrap();
+        carry(&mut a, &mut b, usize::MAX);
+        a.reset(stream);
+        carry(&mut a, &mut b, usize::MAX);
+        opened += 1;
+        assert!(opened < 10_000);
+    }
+    b.handle_bytes(START, transmitted_after(&mut a, b"late"));
+    assert!(!b.wants_input());
+    let seen = events(&mut b);
+    assert!(b.wants_input() && matches!(seen.last(), Some(Event::Mux(MuxEvent::Readable(_)))));
+}
+
+fn transmitted_after(end: &mut SecuredConnection, data: &'static [u8]) -> Bytes {
+    let stream = end.open().unwrap();
+    end.write(stream, &mut Bytes::from_static(data)).unwrap();
+    transmitted(end)
+}

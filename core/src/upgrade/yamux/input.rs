@@ -171,7 +171,8 @@ impl Yamux {
         }
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(None) };
         if header.flags.contains(Flags::ACK) && std::mem::take(&mut stream.unacked) {
-            self.acknowledged();
+            self.unacked -= 1;
+            self.wake_opener();
         }
         Ok(Some(id))
     }
@@ -199,7 +200,6 @@ impl Yamux {
     fn handle_reset(&mut self, id: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !stream.recv.finished {
-            self.parser.expect_stray(stream.recv.credit);
             self.remove(id);
             self.events.push_back(MuxEvent::Reset(MuxStream(id)));
         } else if stream.send.state != SendState::Finished {
@@ -231,11 +231,12 @@ impl Yamux {
             self.parser.stray = stray.ok_or(YamuxError::StrayData(id))?;
             return Ok(body);
         };
-        if stream.recv.finished && length > 0 {
-            return Err(YamuxError::DataAfterFinish(id));
-        }
         let credit = stream.recv.credit.checked_sub(length);
         stream.recv.credit = credit.ok_or(YamuxError::WindowExceeded(id))?;
+        if stream.recv.finished {
+            // A writer that races with its own close can send data behind its FIN; it is not worth the session.
+            return Ok(At::Body { stream: None, left: length as usize, fin: false });
+        }
         Ok(body)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A [`Yamux`] is driven by its owner: bytes from the pipe go into [`Yamux::handle_bytes`], the passing of
 //! [`Yamux::deadline`] into [`Yamux::handle_timeout`]; after either, and after any command, the owner takes
-//! [`Yamux::poll_event`] until it is empty and, as far as the pipe has room, [`Yamux::poll_transmit`].
+//! [`Yamux::poll_event`] until it is empty and, as far as the pipe has room, [`Yamux::poll_transmit`]; and events
+//! once more if that transmitted anything, since it makes room for writers.
 //! While [`Yamux::wants_input`] is false the pipe is not read.
 //!
 //! The protocol cannot say "stop sending" for one direction. A stream that we [`stop`](Yamux::stop) is
@@ -126,7 +127,7 @@ impl Yamux {
         if self.state != State::Open {
             return Err(OpenError::Closed);
         }
-        if self.unacked >= MAX_UNACKED {
+        if !self.may_open() {
             self.open_blocked = true;
             return Err(OpenError::Blocked);
         }
@@ -196,7 +197,6 @@ impl Yamux {
     /// Ends a stream at once in both directions. Unknown streams are ignored.
     pub fn reset(&mut self, id: MuxStream) {
         let Some(stream) = self.remove(id.0) else { return };
-        self.parser.expect_stray(stream.recv.credit);
         if !stream.opening.contains(Flags::SYN) && self.state != State::Closed {
             self.output.control.push_back(frame(FrameType::WindowUpdate, Flags::RST, id.0, 0));
         }
@@ -313,19 +313,21 @@ impl Yamux {
         let mut stream = self.streams.remove(&id)?;
         self.windows -= u64::from(stream.recv.window);
         self.unread -= stream.recv.inbox.clear();
+        self.parser.expect_stray(stream.recv.credit);
         self.release(stream.send.outbox.clear());
-        if stream.unacked {
-            self.acknowledged();
-        }
-        if self.is_remote(id) {
-            self.inbound -= 1;
-        }
+        self.unacked -= usize::from(stream.unacked);
+        self.inbound -= usize::from(self.is_remote(id));
+        self.wake_opener();
         Some(stream)
     }
 
-    fn acknowledged(&mut self) {
-        self.unacked -= 1;
-        if self.open_blocked && self.state == State::Open {
+    fn may_open(&self) -> bool {
+        let outbound = self.streams.len() - self.inbound;
+        self.state == State::Open && self.unacked < MAX_UNACKED && outbound < self.config.max_outbound_streams
+    }
+
+    fn wake_opener(&mut self) {
+        if self.open_blocked && self.may_open() {
             self.open_blocked = false;
             self.events.push_back(MuxEvent::Available);
         }

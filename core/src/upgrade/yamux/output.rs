@@ -111,7 +111,8 @@ impl Yamux {
             left -= piece.len();
             self.output.body.push_back(piece);
         }
-        let fin = stream.send.state == SendState::Finishing && stream.send.outbox.len() == 0;
+        // FIN travels alone: the go and js receivers look at flags before data, and may miss data that comes with it.
+        let fin = len == 0 && stream.send.state == SendState::Finishing;
         if fin {
             flags = flags | Flags::FIN;
             stream.send.state = SendState::Finished;

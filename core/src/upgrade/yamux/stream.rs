@@ -42,7 +42,7 @@ pub(super) struct Recv {
     /// Bytes the remote may still send.
     pub(super) credit: u32,
     /// Bytes read or discarded and not yet granted anew.
-    consumed: u32,
+    pub(super) consumed: u32,
     /// Granted and not yet told to the remote.
     pub(super) grant: u32,
     last_grant: Instant,

@@ -205,20 +205,33 @@ fn violates_after(mut session: Yamux, header: Header, error: YamuxError) {
 }
 
 #[test]
-fn headers_and_ends_of_data_are_checked() {
+fn a_header_that_is_none_ends_the_session() {
     let mut session = listener();
     let error = session.handle_bytes(START, Bytes::from_static(&[1; 12])).unwrap_err();
     assert!(matches!(error, YamuxError::Header(_)));
-    violates(
-        listener(),
-        &[frame(Data, SYN | Flags::FIN, 1, 0), frame(Data, NONE, 1, 1)],
-        YamuxError::DataAfterFinish(1),
-    );
+}
+
+#[test]
+fn data_behind_the_end_of_data_is_dropped_within_the_window() {
+    let mut session = listener();
+    let id = MuxStream(1);
+    hear_data(&mut session, SYN | Flags::FIN, 1, b"all").unwrap();
+    hear_data(&mut session, NONE, 1, b"late").unwrap();
+    assert_eq!(session.read(id, 100), Ok(Read::Data(Bytes::from_static(b"all"))));
+    assert_eq!(session.read(id, 100), Ok(Read::Finished));
+    session.finish(id).unwrap();
+    transmitted(&mut session);
+    assert_eq!((session.stream_count(), session.buffered()), (0, 0));
+    hear_data(&mut session, NONE, 1, b"later").unwrap();
+    let rest = INITIAL_WINDOW - 12;
+    assert_eq!(hear(&mut session, Data, NONE, 1, rest + 1), Err(YamuxError::StrayData(1)));
 }
 
 #[test]
 fn unacknowledged_streams_are_limited() {
-    let mut session = session_after_ping(UpgradeRole::Initiator);
+    let config = YamuxConfig { max_outbound_streams: 1000, ..YamuxConfig::default() };
+    let mut session = Yamux::new(UpgradeRole::Initiator, config, START);
+    transmitted(&mut session);
     for n in 0..256 {
         assert_eq!(session.open(), Ok(MuxStream(2 * n + 1)));
     }
@@ -236,12 +249,28 @@ fn unacknowledged_streams_are_limited() {
 }
 
 #[test]
-fn the_first_data_opens_and_the_last_ends_a_stream() {
+fn open_streams_are_limited_acknowledged_or_not() {
+    let mut session = session_after_ping(UpgradeRole::Initiator);
+    for n in 0..256 {
+        let id = session.open().unwrap().get();
+        assert_eq!(id, 2 * n + 1);
+        transmitted(&mut session);
+        hear(&mut session, WindowUpdate, Flags::ACK, id, 0).unwrap();
+    }
+    assert_eq!(session.open(), Err(OpenError::Blocked));
+    assert_eq!(events(&mut session), []);
+    session.reset(MuxStream(1));
+    assert_eq!(events(&mut session), [MuxEvent::Available]);
+    assert!(session.open().is_ok());
+}
+
+#[test]
+fn the_first_data_opens_a_stream_and_a_frame_of_its_own_ends_it() {
     let mut session = session_after_ping(UpgradeRole::Initiator);
     let id = session.open().unwrap();
     session.write(id, &mut Bytes::from_static(b"hello")).unwrap();
     session.finish(id).unwrap();
-    assert_eq!(headers(&mut session), [frame(Data, SYN | Flags::FIN, 1, 5)]);
+    assert_eq!(headers(&mut session), [frame(Data, SYN, 1, 5), frame(Data, Flags::FIN, 1, 0)]);
     assert_eq!(events(&mut session), [MuxEvent::Finished(id)]);
     let silent = session.open().unwrap();
     assert_eq!(headers(&mut session), [frame(WindowUpdate, SYN, silent.get(), 0)]);
@@ -379,6 +408,13 @@ fn small_pieces_of_large_buffers_do_not_pin_them() {
     assert!(within(session.read(MuxStream(3), 100_000)), "most of the buffer is not");
 }
 
+impl stream::Recv {
+    /// What the window is made of, between frames.
+    fn accounted(&self) -> usize {
+        self.credit as usize + self.consumed as usize + self.inbox.len()
+    }
+}
+
 /// Two sessions joined by pipes with a delay, in virtual time.
 struct Pair {
     ends: [Yamux; 2],
@@ -460,6 +496,7 @@ fn many_unread_streams_stop_the_input() {
 fn unsent_data_is_bounded_and_writers_are_woken() {
     let mut session = session_after_ping(UpgradeRole::Initiator);
     let streams: Vec<_> = (0..10).map(|_| session.open().unwrap()).collect();
+    transmitted(&mut session);
     for id in &streams {
         let mut data = Bytes::from(vec![1; 1 << 20]);
         while session.write(*id, &mut data).is_ok() {}
@@ -599,6 +636,9 @@ impl Model {
             Op::Exchange => {
                 pair.exchange(Duration::from_millis(20), |_| cuts.next().unwrap_or(usize::MAX));
                 for end in [0, 1] {
+                    for stream in pair.ends[end].streams.values() {
+                        assert_eq!(stream.recv.accounted(), stream.recv.window as usize);
+                    }
                     for event in events(&mut pair.ends[end]) {
                         match event {
                             MuxEvent::Opened(id) => self.known[end].push(id),

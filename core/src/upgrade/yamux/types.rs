@@ -110,8 +110,8 @@ pub enum WriteError {
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Too many streams wait for the remote's acknowledgement; [`MuxEvent::Available`] follows.
-    #[error("too many unacknowledged streams")]
+    /// Too many streams are open, or wait for the remote's acknowledgement; [`MuxEvent::Available`] follows.
+    #[error("too many streams")]
     Blocked,
     /// All stream identifiers are used up.
     #[error("stream identifiers exhausted")]
@@ -140,9 +140,6 @@ pub enum YamuxError {
     /// More credit than fits in 32 bits.
     #[error("remote overflowed the send window of stream {0}")]
     CreditOverflow(u32),
-    /// Data after the end of data.
-    #[error("remote sent data on stream {0} after finishing it")]
-    DataAfterFinish(u32),
     /// Data for a stream that does not exist, beyond what can have been under way when it ended.
     #[error("remote sent data for unknown stream {0}")]
     StrayData(u32),
@@ -156,6 +153,9 @@ pub enum YamuxError {
 pub struct YamuxConfig {
     /// Streams the remote may have open at a time; more are reset. 512 by default.
     pub max_inbound_streams: usize,
+    /// Streams we may have open at a time. 256 by default: some implementations end the session when both sides
+    /// together have opened more than 512.
+    pub max_outbound_streams: usize,
     /// Upper end of a stream's receive window in bytes. 16 MiB by default, never below 256 KiB.
     pub max_stream_window: u32,
     /// In bytes, 16 MiB by default: receive windows grow only while their sum stays below, and no input is
@@ -173,6 +173,7 @@ impl Default for YamuxConfig {
     fn default() -> Self {
         Self {
             max_inbound_streams: 512,
+            max_outbound_streams: 256,
             max_stream_window: 16 << 20,
             max_connection_window: 16 << 20,
             max_queued: 256 << 10,
