@@ -49,9 +49,15 @@ fn a_mebibyte_passes_both_ways() {
     for crypto in BOTH {
         let mut net = Net::new(crypto, &[Config::default(), Config::default()]);
         exchange(&mut net);
-        // Batches are used, and none exceeds what a UDP datagram holds.
-        assert!((10_000..=65_507).contains(&net.largest_batch), "{}", net.largest_batch);
     }
+}
+
+#[test]
+fn batches_fill_a_udp_datagram_and_exceed_none() {
+    let (mut net, a, _) = Net::connected(Crypto::Plain, &Config::default());
+    net.hosts[0].open(net.now, a, random(1, 24 * MIB));
+    net.run(|net| net.hosts[1].ended.len() == 1);
+    assert!((64_000..=65_507).contains(&net.largest_batch), "{}", net.largest_batch);
 }
 
 fn wire_hash(seed: u8, spurious: bool) -> u64 {
@@ -250,6 +256,8 @@ fn a_slow_reader_gets_every_byte_and_blocks_nobody_else() {
     let now = net.now;
     net.hosts[1].read_all(now);
     net.run(|net| net.hosts[1].ended.len() == 17);
+    // The peer was told at once that there is room, not when it asked for a sign of life.
+    assert!(net.now.saturating_duration_since(now) < 5 * SECOND);
     for (stream, data) in streams.iter().zip(&sent) {
         assert!(net.hosts[1].inbox[&(b, *stream)] == *data);
     }
@@ -270,6 +278,20 @@ fn resets_and_stops_carry_their_codes() {
     let more = &mut Bytes::from_static(b"more");
     assert_eq!(net.hosts[0].quic.write(net.now, a, stopped, more), Err(WriteError::Stopped(22)));
     assert_eq!(more.len(), 4);
+}
+
+#[test]
+fn streams_that_cannot_be_are_gone() {
+    let (mut net, a, _) = Net::connected(Crypto::Plain, &Config::default());
+    let quic = &mut net.hosts[0].quic;
+    // Unidirectional ones of either side, and a number that QUIC cannot write.
+    for stream in [2, 3, u64::MAX] {
+        assert_eq!(quic.read(net.now, a, stream, 1), Err(ReadError::Gone));
+        assert_eq!(quic.write(net.now, a, stream, &mut Bytes::from_static(b"x")), Err(WriteError::Gone));
+        assert_eq!(quic.finish(net.now, a, stream), Err(WriteError::Gone));
+        quic.reset(net.now, a, stream, u64::MAX);
+        quic.stop(net.now, a, stream, u64::MAX);
+    }
 }
 
 #[test]
@@ -321,15 +343,35 @@ fn a_socket_that_goes_away_hands_its_connections_to_another() {
     assert_eq!(net.hosts[0].quic.info(a).unwrap().socket, other);
     net.run(|net| net.hosts[1].ended.len() == 1);
     assert_eq!(net.hosts[1].moved, [local]);
+    // An idle connection says at once where it has gone to.
+    net.run_for(SECOND);
+    let (third, local) = (SocketId(4), SocketAddr::from(([10, 0, 0, 1], 4004)));
+    let now = net.now;
+    net.hosts[0].bind(now, third, local);
+    net.hosts[0].unbind(now, other);
+    net.run_for(SECOND);
+    assert_eq!(net.hosts[1].moved.last(), Some(&local));
     // With the last one gone nothing is sent, and the connection ends by silence.
     let now = net.now;
-    net.hosts[0].unbind(now, other);
+    net.hosts[0].unbind(now, third);
     let before = net.hosts[0].quic.stats();
     net.run_out();
     assert_eq!(net.hosts[0].closed, [(a, CloseReason::TimedOut, true)]);
     let after = net.hosts[0].quic.stats();
     assert_eq!(after.datagrams_out, before.datagrams_out);
     assert!(after.refused.no_socket > 0);
+}
+
+#[test]
+fn answers_leave_by_the_socket_last_heard_on() {
+    let (mut net, a, b) = Net::connected(Crypto::Plain, &Config::default());
+    net.run_for(SECOND);
+    let (again, local, now) = (SocketId(9), net.hosts[1].addr(), net.now);
+    net.hosts[1].sockets.clear();
+    net.hosts[1].bind(now, again, local);
+    net.hosts[0].open(now, a, random(1, MIB));
+    net.run(|net| net.hosts[1].ended.len() == 1);
+    assert_eq!(net.hosts[1].quic.info(b).unwrap().socket, again);
 }
 
 #[test]
@@ -403,6 +445,29 @@ fn a_retried_client_with_real_tls_gets_in() {
 }
 
 #[test]
+fn a_retry_token_holds_for_its_address_and_for_a_while() {
+    // Whether the answer to a Retry begins a handshake when it comes so much later, from an address with that last byte.
+    let begins = |late: Duration, from: u8| {
+        let suspicious = Config { unvalidated_rate: 0, ..Config::default() };
+        let mut net = Net::new(Crypto::Plain, &[Config::default(), suspicious]);
+        let addr = net.hosts[1].addr();
+        net.hosts[0].quic.connect(net.now, addr, None).unwrap();
+        net.run(|net| net.hosts[0].quic.stats().datagrams_in == 1);
+        let answer = net.take_in_flight().pop().unwrap();
+        net.cut = true;
+        net.run_for(late);
+        net.inject(1, SocketAddr::from(([10, 0, 0, from], answer.remote.port())), &answer.data);
+        let stats = net.hosts[1].quic.stats();
+        assert_eq!(stats.refused.retried, 1);
+        stats.half_open == 1
+    };
+    assert!(begins(Duration::ZERO, 1));
+    assert!(begins(5 * SECOND, 1));
+    assert!(!begins(60 * SECOND, 1));
+    assert!(!begins(Duration::ZERO, 9));
+}
+
+#[test]
 fn a_full_house_refuses() {
     let one = Config { max_connections: 1, ..Config::default() };
     let mut net = Net::new(Crypto::Plain, &[Config::default(), one, Config::default()]);
@@ -428,6 +493,17 @@ fn connections_share_the_wire() {
     net.run(|net| net.hosts[1].received() >= MIB);
     let other = net.hosts[2].received();
     assert!((MIB / 2..2 * MIB).contains(&other), "{other}");
+
+    // One batch each, in turns.
+    net.run(|net| net.hosts[0].outbox.is_empty());
+    net.run_for(SECOND);
+    net.hosts[0].open(net.now, first, random(1, MIB));
+    net.hosts[0].open(net.now, second, random(2, MIB));
+    let mut buf = Vec::new();
+    let mut destination = || net.hosts[0].quic.poll_transmit(net.now, 1, &mut buf).unwrap().destination;
+    let (one, other) = (destination(), destination());
+    assert_ne!(one, other);
+    assert_eq!((destination(), destination()), (one, other));
 }
 
 #[test]

@@ -292,6 +292,11 @@ impl Net {
             .handle_datagram(now, Datagram { socket: SOCKET, remote, local_ip: None, ecn: None, data });
     }
 
+    /// Takes all that is under way off the wire.
+    pub(crate) fn take_in_flight(&mut self) -> Vec<Datagram> {
+        self.in_flight.drain(..).map(|flying| flying.datagram).collect()
+    }
+
     /// Every host takes its events and sends what it has.
     pub(crate) fn turns(&mut self) {
         let mut buf = Vec::new();
