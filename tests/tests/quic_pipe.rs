@@ -13,6 +13,7 @@ use peerless_core::{
     ids::SocketId,
     quic::{Config, ConnectError, OpenError, ReadError, Refused, StreamNote, WriteError},
     rng::{Rng, RngCore as _},
+    time::Instant,
 };
 
 const MIB: usize = 1 << 20;
@@ -203,6 +204,17 @@ fn a_dial_into_the_void_times_out() {
 }
 
 #[test]
+fn a_clock_that_goes_back_stands_still() {
+    let mut net = Net::new(Crypto::Plain, &[Config::default()]);
+    net.run_for(100 * SECOND);
+    let quic = &mut net.hosts[0].quic;
+    quic.handle_timeout(net.now);
+    quic.connect(Instant::ZERO, SocketAddr::from(([10, 9, 9, 9], 1)), None).unwrap();
+    net.run(|net| !net.hosts[0].closed.is_empty());
+    assert_eq!(net.now.as_nanos(), 110 * 1_000_000_000);
+}
+
+#[test]
 fn addresses_that_cannot_be_dialled_are_refused_at_once() {
     let mut net = Net::new(Crypto::Plain, &[Config::default()]);
     let quic = &mut net.hosts[0].quic;
@@ -253,6 +265,7 @@ fn a_slow_reader_gets_every_byte_and_blocks_nobody_else() {
     net.run(|net| net.hosts[1].ended.len() == 1);
     assert_eq!(net.hosts[1].ended, [((b, last), Ok(()))]);
     assert!(net.hosts[1].inbox[&(b, last)] == random(99, MIB));
+    net.run_for(SECOND);
     let now = net.now;
     net.hosts[1].read_all(now);
     net.run(|net| net.hosts[1].ended.len() == 17);
@@ -385,6 +398,17 @@ fn a_dial_leaves_by_a_socket_that_reaches_the_address() {
         let id = host.quic.connect(net.now, remote.parse().unwrap(), None).unwrap();
         assert_eq!(host.quic.info(id).unwrap().socket, socket, "{remote}");
     }
+}
+
+#[test]
+fn nobody_is_at_port_zero() {
+    let mut net = Net::new(Crypto::Plain, &[Config::default(), Config::default()]);
+    let initial = &initials(1)[0];
+    net.inject(1, SocketAddr::from(([10, 0, 0, 1], 0)), initial);
+    let stats = net.hosts[1].quic.stats();
+    assert_eq!((stats.half_open, stats.refused.unroutable), (0, 1));
+    net.inject(1, SocketAddr::from(([10, 0, 0, 1], 1)), initial);
+    assert_eq!(net.hosts[1].quic.stats().half_open, 1);
 }
 
 /// Real first packets, to be sent from addresses that nobody is at.
