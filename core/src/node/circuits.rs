@@ -178,20 +178,21 @@ impl Node {
     pub(super) fn drive_circuit(&mut self, id: CircuitId) {
         let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
         circuit.scheduled = false;
-        if let Err(fault) = self.circuit_input(id) {
-            let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
-            let carrier = circuit.carrier;
-            self.fail_stream(carrier, fault);
-            return;
+        let carrier = circuit.carrier;
+        let moved = self.circuit_input(id).and_then(|()| {
+            self.circuit_events(id);
+            // What leaves makes room, which is an event in turn.
+            loop {
+                self.circuit_output(id)?;
+                if !self.circuit_events(id) {
+                    return Ok(());
+                }
+            }
+        });
+        match moved {
+            Ok(()) => self.transport.circuits.rearm(id),
+            Err(fault) => self.fail_stream(carrier, fault),
         }
-        self.circuit_events(id);
-        if let Err(fault) = self.circuit_output(id) {
-            let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
-            let carrier = circuit.carrier;
-            self.fail_stream(carrier, fault);
-            return;
-        }
-        self.transport.circuits.rearm(id);
     }
 
     fn circuit_input(&mut self, id: CircuitId) -> Result<(), StreamFault> {
@@ -215,11 +216,13 @@ impl Node {
         }
     }
 
-    fn circuit_events(&mut self, id: CircuitId) {
+    /// Acts on the circuit's events. Returns whether there were any.
+    fn circuit_events(&mut self, id: CircuitId) -> bool {
+        let mut any = false;
         while let Some(circuit) = self.transport.circuits.get_mut(id) {
             let connection = circuit.connection;
             match (circuit.mux.poll_event(), connection) {
-                (None, _) => return,
+                (None, _) => return any,
                 (Some(upgrade::Event::Established { peer, .. }), _) => self.circuit_established(id, peer),
                 (Some(upgrade::Event::Failed(error)), _) => {
                     let requester = circuit.requester;
@@ -235,7 +238,9 @@ impl Node {
                 (Some(upgrade::Event::Mux(event)), Some(connection)) => self.mux_event(connection, event),
                 (Some(upgrade::Event::Mux(_)), None) => {}
             }
+            any = true;
         }
+        any
     }
 
     fn mux_event(&mut self, connection: ConnectionId, event: MuxEvent) {
