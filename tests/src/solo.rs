@@ -16,12 +16,13 @@ use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
     addresses::{AddressSource, Addresses},
     behaviour::{
-        Action, Behaviour, Context, ContextParts, Input, PeerEvent, ProtocolName, Queues, Reply, StreamEvent, View,
+        Action, Behaviour, Context, ContextParts, Input, PeerEvent, ProtocolName, Queues, Reply, StreamEvent,
+        View,
     },
     counters::Counters,
     event::{
-        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceEnd, SpliceReport, StreamFault, UpgradeError,
-        UpgradeRole,
+        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceEnd, SpliceReport, StreamFault,
+        UpgradeError, UpgradeRole,
     },
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
@@ -221,7 +222,8 @@ impl<B: Behaviour> Solo<B> {
 
     /// The connection is lost for a reason.
     pub fn disconnect_because(&mut self, connection: ConnectionId, reason: CloseReason) {
-        let lost: Vec<_> = self.streams.iter().filter(|(_, s)| s.connection == connection).map(|(id, _)| id).collect();
+        let lost: Vec<_> =
+            self.streams.iter().filter(|(_, s)| s.connection == connection).map(|(id, _)| id).collect();
         for stream in lost {
             self.drop_stream(stream, |is_a| {
                 let fault = StreamFault::ConnectionLost;
@@ -381,7 +383,13 @@ impl<B: Behaviour> Solo<B> {
         let mut upgrades = Vec::new();
         self.pending.retain(|action| {
             let Action::Upgrade { token, stream, peer, role, limit } = action else { return true };
-            upgrades.push(Upgrade { token: *token, stream: *stream, peer: *peer, role: *role, limit: *limit });
+            upgrades.push(Upgrade {
+                token: *token,
+                stream: *stream,
+                peer: *peer,
+                role: *role,
+                limit: *limit,
+            });
             false
         });
         upgrades
@@ -450,7 +458,13 @@ impl<B: Behaviour> Solo<B> {
         while let Some(input) = self.replies.pop_front() {
             let (actions, ()) = self.call(|behaviour, cx| behaviour.handle(cx, input));
             if let Some(deadline) = self.behaviour.deadline() {
-                assert!(deadline.at > self.now, "{} is due at {} but it is {}", deadline.why, deadline.at, self.now);
+                assert!(
+                    deadline.at > self.now,
+                    "{} is due at {} but it is {}",
+                    deadline.why,
+                    deadline.at,
+                    self.now
+                );
             }
             self.most_actions = self.most_actions.max(actions.len());
             self.carry_out(actions);
@@ -575,18 +589,23 @@ impl<B: Behaviour> Solo<B> {
                 let text = format!("splice {}<->{} limit={limit}", self.remote_of(*a), self.remote_of(*b));
                 self.line(&me, '=', &text);
             }
-            Action::Upgrade { peer, role, .. } => self.line(&me, '=', &format!("upgrade to {peer} as {role:?}")),
+            Action::Upgrade { peer, role, .. } => {
+                self.line(&me, '=', &format!("upgrade to {peer} as {role:?}"))
+            }
             Action::Dial { addresses, .. } => {
                 let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                 self.line(&me, '!', &format!("dial {}", addresses.join(" ")));
             }
             Action::DialFailed { error, .. } => self.line(&me, 'x', &format!("dial failed: {error}")),
             Action::Close { connection } => {
-                let peer = self.connections.get(*connection).map(|info| info.peer.to_base58()).unwrap_or_default();
+                let peer =
+                    self.connections.get(*connection).map(|info| info.peer.to_base58()).unwrap_or_default();
                 self.line(&me, 'x', &format!("{peer}  closed"));
             }
             Action::AddAddress { address, source } => self.line(&me, '+', &format!("{source:?} {address}")),
-            Action::RemoveAddress { address, source } => self.line(&me, '-', &format!("{source:?} {address}")),
+            Action::RemoveAddress { address, source } => {
+                self.line(&me, '-', &format!("{source:?} {address}"))
+            }
             Action::Emit(event) => self.line(&me, '*', &brief(event)),
             _ => {}
         }

@@ -62,7 +62,11 @@ fn a_wrong_answer_and_an_early_end_are_failures() {
     for end in [true, false] {
         solo.with(|ping, cx| ping.ping(cx, b)).unwrap();
         let stream = solo.open();
-        if end { solo.finish(stream) } else { solo.receive(stream, vec![0; 32]) }
+        if end {
+            solo.finish(stream)
+        } else {
+            solo.receive(stream, vec![0; 32])
+        }
         assert!(!solo.is_open(stream));
         assert_eq!(results(&mut solo), [Err(Failure::Mismatch)]);
         assert!(solo.behaviour.is_empty());

@@ -167,10 +167,10 @@ impl Node {
     }
 
     pub(super) fn schedule_circuit(&mut self, id: CircuitId) {
-        if let Some(circuit) = self.transport.circuits.get_mut(id) {
-            if !std::mem::replace(&mut circuit.scheduled, true) {
-                self.transport.busy_circuits.push_back(id);
-            }
+        if let Some(circuit) = self.transport.circuits.get_mut(id)
+            && !std::mem::replace(&mut circuit.scheduled, true)
+        {
+            self.transport.busy_circuits.push_back(id);
         }
     }
 

@@ -350,10 +350,10 @@ impl Node {
 /// Splices.
 impl Node {
     pub(super) fn schedule_splice(&mut self, id: SpliceId) {
-        if let Some(splice) = self.splices.get_mut(id) {
-            if !std::mem::replace(&mut splice.scheduled, true) {
-                self.work.push_back(Work::Splice(id));
-            }
+        if let Some(splice) = self.splices.get_mut(id)
+            && !std::mem::replace(&mut splice.scheduled, true)
+        {
+            self.work.push_back(Work::Splice(id));
         }
     }
 
