@@ -4,6 +4,7 @@
 pub mod client;
 pub mod hop;
 pub mod limits;
+pub mod score;
 pub mod stop;
 mod wire;
 
