@@ -19,6 +19,7 @@ pub(crate) struct Cli {
 
 /// What all commands take.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
 pub(crate) struct Common {
     /// Print one JSON object a line
     #[arg(long, global = true)]
@@ -43,9 +44,7 @@ pub(crate) struct Common {
 /// A security protocol of circuits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SecurityName {
-    /// `/tls/1.0.0`
     Tls,
-    /// `/noise`
     Noise,
 }
 
@@ -164,7 +163,7 @@ fn sentence(rendered: &str) -> String {
     let paragraphs = rendered.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
     let told: Vec<_> = paragraphs
         .enumerate()
-        .filter(|(n, text)| *n == 0 || text.starts_with("tip:"))
+        .filter(|(n, text)| *n == 0 || text.starts_with("tip: a similar"))
         .map(|(_, text)| text.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned())
         .collect();
     told.join("; ")
