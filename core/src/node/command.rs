@@ -13,7 +13,7 @@ use crate::{
         ping::Ping,
         relay::client::{Client, ReserveError},
     },
-    streams::{Mode, Owner, Read, Stream},
+    streams::{Mode, Owner, Read, Stream, WriteFault},
     time::Instant,
     trace::Glyph,
 };
@@ -28,6 +28,9 @@ pub enum StreamError {
     /// Our direction was finished before.
     #[error("the stream is finished")]
     Finished,
+    /// The remote wants no more, for this reason; what it sends can still be read.
+    #[error("the remote wants no more (code {0})")]
+    Stopped(u64),
     /// The stream is lost; its id is stale from now on and no event follows.
     #[error("{0}")]
     Lost(StreamFault),
@@ -54,18 +57,24 @@ impl Node {
         self.pump();
     }
 
-    /// Closes all connections. The goodbyes still have to be sent: poll transmits once more.
+    /// Closes all connections: circuits now, and direct ones when [`Node::poll_transmit`] has handed out everything
+    /// else, so that the goodbyes of circuits leave before what carries them ends.
     pub fn shutdown(&mut self, now: Instant) {
         self.advance(now);
-        let (relayed, direct): (Vec<_>, Vec<_>) = self
-            .connections
-            .iter()
-            .map(|info| (info.id, info.relayed.is_some()))
-            .partition(|(_, relayed)| *relayed);
-        for (connection, _) in relayed.into_iter().chain(direct) {
+        self.trace.line(self.now, Glyph::Command, None, || "shut down".into());
+        let relayed = self.connections.iter().filter(|info| info.relayed.is_some());
+        for connection in relayed.map(|info| info.id).collect::<Vec<_>>() {
             self.close_connection(connection);
-            self.pump();
         }
+        self.is_shutting_down = true;
+        self.pump();
+    }
+
+    pub(super) fn close_all(&mut self) {
+        for connection in self.connections.iter().map(|info| info.id).collect::<Vec<_>>() {
+            self.close_connection(connection);
+        }
+        self.pump();
     }
 
     /// Whether no connection is left, not even one that is only saying goodbye.
@@ -158,7 +167,7 @@ impl Node {
         self.app_stream(id)?;
         let Some(stream) = self.streams.get_mut(id) else { return Err(StreamError::NoStream) };
         if stream.finishing {
-            return Err(StreamError::Finished);
+            return Err(stream.stopped.map_or(StreamError::Finished, StreamError::Stopped));
         }
         if data.is_empty() {
             return Ok(0);
@@ -167,14 +176,18 @@ impl Node {
         let taken = match flushed {
             Ok(()) if stream.queue.is_empty() => self.transport.write(stream.connection, stream.number, data),
             Ok(()) => Ok(0),
-            Err(fault) => Err(fault),
+            Err(fault) => Err(WriteFault::Lost(fault)),
         };
         match taken {
             Ok(taken) => {
                 stream.wants_to_write = taken == 0;
                 Ok(taken)
             }
-            Err(fault) => Err(self.lose(id, fault)),
+            Err(WriteFault::Stopped(code)) => {
+                self.stream_stopped(id, code);
+                Err(StreamError::Stopped(code))
+            }
+            Err(WriteFault::Lost(fault)) => Err(self.lose(id, fault)),
         }
     }
 

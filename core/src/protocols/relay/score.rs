@@ -155,7 +155,8 @@ impl Scores {
     pub fn best(&self, candidates: &[PeerId], rng: &mut Rng, now: Instant) -> Option<PeerId> {
         let explores = self.policy.explore_one_in > 0 && rng.below(self.policy.explore_one_in) == 0;
         if explores {
-            let unknown: Vec<_> = candidates.iter().filter(|relay| !self.relays.contains_key(relay)).collect();
+            let unknown: Vec<_> =
+                candidates.iter().filter(|relay| !self.relays.contains_key(relay)).collect();
             if !unknown.is_empty() {
                 return Some(*unknown[rng.below(unknown.len() as u64) as usize]);
             }
@@ -206,7 +207,13 @@ mod tests {
     }
 
     fn stats(latency_ms: f64, active_circuits: u32, successes: f64, failures: f64) -> RelayStats {
-        RelayStats { latency_ms: Some(latency_ms), active_circuits, successes, failures, ..RelayStats::default() }
+        RelayStats {
+            latency_ms: Some(latency_ms),
+            active_circuits,
+            successes,
+            failures,
+            ..RelayStats::default()
+        }
     }
 
     fn minutes(n: u64) -> Instant {
