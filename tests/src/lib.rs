@@ -1,4 +1,5 @@
 //! A simulated world for Peerless: hosts, links, faults, transcripts, laws.
 
+pub mod laws;
 pub mod plain;
 pub mod solo;
