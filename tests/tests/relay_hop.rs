@@ -229,6 +229,11 @@ fn a_reservation_lasts_as_long_as_the_peer_is_connected_and_follows_it() {
     connect(&mut solo, a, "B");
     assert_eq!(solo.opening(), [first], "where the reservation was made, not the newest");
     solo.refuse_open(OpenError::StreamLimit);
+    let third = solo.connect("B");
+    solo.disconnect(third);
+    connect(&mut solo, a, "B");
+    assert_eq!(solo.opening(), [first], "the end of another connection moves nothing");
+    solo.refuse_open(OpenError::StreamLimit);
     solo.disconnect(first);
     connect(&mut solo, a, "B");
     assert_eq!(solo.opening(), [second]);
