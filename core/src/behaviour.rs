@@ -16,8 +16,8 @@ use crate::{
     addresses::{AddressSource, Addresses},
     counters::Counters,
     event::{
-        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceReport, StreamFault, UpgradeError,
-        UpgradeRole,
+        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceLimit, SpliceReport, StreamFault,
+        UpgradeError, UpgradeRole,
     },
     identity::Identity,
     ids::{ConnectionId, StreamId, Token},
@@ -275,8 +275,8 @@ pub enum Action {
         a: StreamId,
         /// The other stream.
         b: StreamId,
-        /// Most bytes per direction; 0 for no limit.
-        limit: u64,
+        /// What it may use.
+        limit: SpliceLimit,
     },
     /// Make a stream carry a connection to `peer`; answered by [`Reply::Upgraded`].
     Upgrade {
@@ -434,7 +434,7 @@ impl<'a> Context<'a> {
     }
 
     /// Joins two streams; see [`Action::Splice`].
-    pub fn splice(&mut self, a: StreamId, b: StreamId, limit: u64) -> Token {
+    pub fn splice(&mut self, a: StreamId, b: StreamId, limit: SpliceLimit) -> Token {
         let token = self.token();
         self.push(Action::Splice { token, a, b, limit });
         token

@@ -348,6 +348,17 @@ pub enum UpgradeError {
     },
 }
 
+/// What a splice may use. In all of them 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpliceLimit {
+    /// Bytes per direction.
+    pub bytes: u64,
+    /// Bytes per second and direction, in bursts of at most an eighth of a second's worth or 4 KiB.
+    pub rate: u64,
+    /// How long nothing may move in either direction.
+    pub idle: Duration,
+}
+
 /// How a splice ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpliceReport {
@@ -369,6 +380,9 @@ pub enum SpliceEnd {
     /// A direction reached its limit.
     #[error("byte limit reached")]
     Limit,
+    /// Nothing moved for too long.
+    #[error("idle")]
+    Idle,
     /// The behaviour reset one of the streams.
     #[error("reset by us")]
     Local,

@@ -39,7 +39,7 @@ impl Node {
             Action::Splice { token, a, b, limit } => {
                 let mine = self.owns(index, a) && self.owns(index, b);
                 if mine {
-                    self.start_splice(Splice::new(token, index, a, b, limit));
+                    self.start_splice(Splice::new(token, index, (a, b), limit, self.now));
                 } else {
                     let end = SpliceEnd::A(StreamFault::ConnectionLost);
                     self.reply(index, token, Reply::Spliced(SpliceReport { a_to_b: 0, b_to_a: 0, end }));

@@ -57,7 +57,7 @@ impl Node {
                 self.quic_event(event);
             } else if let Some(circuit) = self.transport.busy_circuits.pop_front() {
                 self.drive_circuit(circuit);
-            } else {
+            } else if !self.resume_splices() {
                 break;
             }
         }
