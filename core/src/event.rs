@@ -287,12 +287,24 @@ pub enum AttemptError {
     /// The connection failed before it was established.
     #[error("{0}")]
     Failed(CloseReason),
+    /// No relay is known that is fit to be asked.
+    #[error("no relay to go through is known")]
+    NoRelay,
     /// The relay could not be reached.
     #[error("the relay could not be reached: {0}")]
     RelayUnreachable(String),
-    /// The relay refused.
+    /// The relay refused, for another reason than the two that follow.
     #[error("the relay refused: {0}")]
     RelayRefused(relay::Status),
+    /// The peer has no reservation at the relay (NO_RESERVATION).
+    #[error("the peer holds no reservation at the relay")]
+    TargetUnknown,
+    /// The relay has no room for another circuit (RESOURCE_LIMIT_EXCEEDED).
+    #[error("the relay has reached a limit")]
+    RelayLimit,
+    /// The circuit reached its limit before it was a connection.
+    #[error("the circuit reached its limit before it was a connection")]
+    CircuitLimit,
     /// The relay does not speak circuit relay v2, or broke it.
     #[error("the relay broke the protocol: {0}")]
     RelayFault(String),

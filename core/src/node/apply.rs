@@ -16,6 +16,7 @@ impl Node {
     pub(super) fn apply(&mut self, index: usize, action: Action) {
         match action {
             Action::Open { token, connection, protocol } => {
+                self.measure(connection);
                 let spec = self.behaviours[index].specs.iter().find(|spec| spec.name == protocol);
                 let opened = match spec.map(|spec| spec.framing) {
                     Some(framing) => {

@@ -355,7 +355,6 @@ impl Node {
 
     fn upgrade_failed(&mut self, index: usize, token: Token, error: UpgradeError) {
         self.counters.add("circuits.upgrade.failed", 1);
-        self.upgrade_attempt_failed(token, error.clone());
         self.reply(index, token, Reply::Upgraded(Err(error)));
     }
 

@@ -160,6 +160,7 @@ impl Node {
     pub(super) fn established(&mut self, connection: ConnectionId, via: Via, dial: Option<DialId>) {
         let link = Link { via, streams: Default::default(), negotiating: 0 };
         self.transport.links.insert(connection, link);
+        self.measure(connection);
         let Some(info) = self.connections.get(connection) else { return };
         let (peer, address, direction) = (info.peer, info.remote.clone(), info.direction);
         let relay = info.relayed.as_ref().map(|Relayed { relay, .. }| *relay);
@@ -168,6 +169,15 @@ impl Node {
             self.dial_succeeded(dial, connection);
         }
         self.work.push_back(Work::Tell(Input::Peer(PeerEvent::Connected { connection, peer })));
+    }
+
+    /// Takes the transport's round-trip time over into the table.
+    pub(super) fn measure(&mut self, connection: ConnectionId) {
+        if let (Some(rtt), Some(info)) =
+            (self.transport.rtt(connection), self.connections.get_mut(connection))
+        {
+            info.rtt = Some(rtt);
+        }
     }
 
     /// A connection is over.

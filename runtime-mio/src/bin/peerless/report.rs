@@ -157,10 +157,10 @@ fn line_of(me: PeerId, event: &Event) -> Option<Line> {
             expires: expires.as_secs(),
             addresses: addresses.iter().map(Multiaddr::to_string).collect(),
         },
-        Event::Reservation(client::Event::Lost { relay, reason }) => {
+        Event::Reservation(client::Event::Lost { relay, reason, .. }) => {
             Line::ReservationLost { relay: relay.to_string(), reason: reason.to_string() }
         }
-        Event::Reservation(client::Event::Failed { address, reason }) => {
+        Event::Reservation(client::Event::Failed { address, reason, .. }) => {
             Line::Error { message: format!("no reservation at {address}: {reason}") }
         }
         _ => return None,
