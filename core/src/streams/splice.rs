@@ -324,6 +324,8 @@ impl Flow {
 pub(crate) struct Splices {
     table: Arena<SpliceId, Splice>,
     cuts: Timers<SpliceId>,
+    /// What those that have ended carried.
+    ended: (u64, u64),
 }
 
 impl Splices {
@@ -337,6 +339,7 @@ impl Splices {
 
     pub(crate) fn remove(&mut self, id: SpliceId) -> Option<Splice> {
         let splice = self.table.remove(id)?;
+        self.ended = sum(self.ended, splice.counts());
         if let Some(at) = splice.cut_at {
             self.cuts.clear(at, id);
         }
@@ -368,6 +371,15 @@ impl Splices {
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
+
+    /// Bytes that all splices so far have delivered from `a` to `b` and from `b` to `a`.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        self.table.iter().fold(self.ended, |so_far, (_, splice)| sum(so_far, splice.counts()))
+    }
+}
+
+fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
 }
 
 #[cfg(test)]

@@ -87,6 +87,9 @@ pub(crate) struct RelayArgs {
     /// Bytes that a circuit may carry in each direction; 0 for no limit
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "128KiB")]
     pub(crate) circuit_bytes: u64,
+    /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +100,9 @@ pub(crate) struct ListenArgs {
     /// Relay to be reachable through, with its /p2p/PEER
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
     pub(crate) relay: Vec<Multiaddr>,
+    /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -177,6 +183,10 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
         Ok((socket, None)) => Ok(socket),
         _ => Err(RIGHT.into()),
     }
+}
+
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an address to serve metrics at looks like 127.0.0.1:9090 or [::1]:9090".into())
 }
 
 fn relay_address(text: &str) -> Result<Multiaddr, String> {
