@@ -19,6 +19,7 @@ mod circuits;
 mod command;
 mod config;
 mod dialing;
+mod metrics;
 mod pump;
 mod stats;
 mod streaming;
@@ -34,10 +35,11 @@ use libp2p_identity::PeerId;
 use peerless_proto::address;
 
 pub(crate) use self::circuits::CircuitId;
-use self::{circuits::Circuits, dialing::Dialing, pump::Work, transport::Transport};
+use self::{circuits::Circuits, dialing::Dialing, metrics::Totals, pump::Work, transport::Transport};
 pub use self::{
     command::StreamError,
     config::{AppProtocol, Config, ConfigError, Start},
+    metrics::{Family, MetricKind, Metrics, Sample},
     stats::Stats,
 };
 use crate::{
@@ -100,6 +102,7 @@ pub struct Node {
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     counters: Counters,
+    totals: Totals,
     trace: Trace,
     next_token: u64,
     /// Direct connections are closed as soon as there is nothing to transmit.
@@ -185,6 +188,7 @@ impl Node {
             actions: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
+            totals: Totals::default(),
             trace,
             next_token: 0,
             is_shutting_down: false,

@@ -84,10 +84,14 @@ impl Node {
             }
             QuicEvent::Closed { id, remote, reason, .. } => match self.transport.by_quic.remove(&id) {
                 Some(QuicUse::Connected(connection)) => self.disconnected(connection, reason),
-                Some(QuicUse::Dialing(dial)) => self.quic_attempt_failed(dial, id, reason),
+                Some(QuicUse::Dialing(dial)) => {
+                    self.totals.handshake_failed(Direction::Outbound, false);
+                    self.quic_attempt_failed(dial, id, reason);
+                }
                 Some(QuicUse::Abandoned) => {}
                 None => {
                     self.counters.add("quic.handshake.failed", 1);
+                    self.totals.handshake_failed(Direction::Inbound, false);
                     self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason });
                 }
             },
@@ -196,6 +200,7 @@ impl Node {
     /// Tells the embedder, and whoever else must know.
     pub(super) fn emit(&mut self, event: Event) {
         self.trace.line(self.now, Glyph::Event, None, || event.to_string());
+        self.totals.note(&event);
         match &event {
             Event::Identify(told) => {
                 let (connection, peer, info) = (told.connection, told.peer, Arc::clone(&told.info));

@@ -422,6 +422,8 @@ pub(crate) struct Splices {
     pace: Option<Pace>,
     line: BTreeMap<u64, SpliceId>,
     next_ticket: u64,
+    /// What those that have ended carried.
+    ended: (u64, u64),
 }
 
 impl Splices {
@@ -446,6 +448,7 @@ impl Splices {
 
     pub(crate) fn remove(&mut self, id: SpliceId) -> Option<Splice> {
         let splice = self.table.remove(id)?;
+        self.ended = sum(self.ended, splice.counts());
         let timers = [
             (splice.cut_at, &mut self.cuts),
             (splice.idle_at, &mut self.idles),
@@ -578,6 +581,15 @@ impl Splices {
     pub(crate) fn timers(&self) -> usize {
         self.cuts.len() + self.idles.len() + self.resumes.len()
     }
+
+    /// Bytes that all splices so far have delivered from `a` to `b` and from `b` to `a`.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        self.table.iter().fold(self.ended, |so_far, (_, splice)| sum(so_far, splice.counts()))
+    }
+}
+
+fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
 }
 
 #[cfg(test)]

@@ -77,6 +77,9 @@ pub(crate) struct RelayArgs {
     pub(crate) preset: Preset,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// The limits to start from.
@@ -149,6 +152,9 @@ pub(crate) struct ListenArgs {
     /// Relay to be reachable through, with its /p2p/PEER
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
     pub(crate) relay: Vec<Multiaddr>,
+    /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -229,6 +235,10 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
         Ok((socket, None)) => Ok(socket),
         _ => Err(RIGHT.into()),
     }
+}
+
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an address to serve metrics at looks like 127.0.0.1:9090 or [::1]:9090".into())
 }
 
 fn relay_address(text: &str) -> Result<Multiaddr, String> {

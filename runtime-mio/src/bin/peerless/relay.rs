@@ -16,7 +16,8 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Relays until a signal comes.
 pub(crate) fn run(common: &Common, args: &RelayArgs, report: Reporter) -> Result<(), Failure> {
-    let setup = Setup { listen: listen(args), hop: Some(config(args)), protocols: Vec::new() };
+    let setup =
+        Setup { listen: listen(args), hop: Some(config(args)), metrics: args.metrics, ..Setup::default() };
     Session::open(common, setup, report)?.serve(|_, _| {})
 }
 
