@@ -17,7 +17,8 @@ const MIN_HELPING: u64 = 1 << 10;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     rate: NonZeroU64,
-    level: u64,
+    /// In billionths of a byte, so that a nanosecond earns a whole number.
+    level: u128,
     /// Up to when it has been filled.
     filled: Instant,
 }
@@ -27,28 +28,22 @@ impl Pace {
     pub(crate) fn new(rate: u64, now: Instant) -> Option<Self> {
         let rate = NonZeroU64::new(rate)?;
         let mut pace = Self { rate, level: 0, filled: now };
-        pace.level = pace.burst();
+        pace.level = u128::from(pace.burst()) * SECOND;
         Some(pace)
     }
 
     /// Bytes that may move at `now`.
     pub(crate) fn available(&mut self, now: Instant) -> u64 {
-        let (elapsed, rate) = (now.saturating_duration_since(self.filled).as_nanos(), self.rate());
-        let earned = elapsed * rate / SECOND;
-        let room = self.burst() - self.level;
-        if earned >= u128::from(room) {
-            (self.level, self.filled) = (self.burst(), self.filled.max(now));
-        } else {
-            self.level += earned as u64;
-            // Time is rounded up, so that fractions of a byte are never given twice.
-            self.filled = self.filled + nanos((earned * SECOND).div_ceil(rate));
-        }
-        self.level
+        let elapsed = now.saturating_duration_since(self.filled).as_nanos();
+        let most = u128::from(self.burst()) * SECOND;
+        self.level = self.level.saturating_add(elapsed.saturating_mul(self.rate())).min(most);
+        self.filled = self.filled.max(now);
+        u64::try_from(self.level / SECOND).unwrap_or(u64::MAX)
     }
 
     /// Bytes have moved.
     pub(crate) fn spend(&mut self, bytes: u64) {
-        self.level = self.level.saturating_sub(bytes);
+        self.level = self.level.saturating_sub(u128::from(bytes) * SECOND);
     }
 
     /// Whether there is enough to go on.
@@ -58,8 +53,8 @@ impl Pace {
 
     /// When there is enough to go on, if nothing moves until then.
     pub(crate) fn ready_at(&self) -> Instant {
-        let missing = u128::from(self.helping().saturating_sub(self.level));
-        self.filled + nanos((missing * SECOND).div_ceil(self.rate()))
+        let missing = (u128::from(self.helping()) * SECOND).saturating_sub(self.level);
+        self.filled + nanos(missing.div_ceil(self.rate()))
     }
 
     fn rate(&self) -> u128 {
