@@ -166,3 +166,127 @@ fn a_sink_that_wants_no_more_stops_its_source_even_while_nothing_flows() {
     assert_eq!(turn(&mut splice, &mut fake), Turn::Over(SpliceEnd::B(StreamFault::Remote(5))));
     assert_eq!((splice.counts(), fake.finished), ((0, 9), [true, false]));
 }
+
+/// Turns until nothing moves any more; says when the splice wants to go on.
+fn drain(splices: &mut Splices, id: SpliceId, fake: &mut Fake, now: Instant) -> Turn {
+    loop {
+        match splices.turn(id, fake, now) {
+            Turn::More => {}
+            turn => return turn,
+        }
+    }
+}
+
+fn millis(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
+fn joined(splices: &mut Splices, a: u32, b: u32, limit: SpliceLimit) -> SpliceId {
+    splices.insert(Splice::new(Token(0), 0, (id(a), id(b)), limit, Instant::ZERO))
+}
+
+#[test]
+fn a_direction_moves_its_burst_and_then_its_rate_and_the_other_has_its_own() {
+    let mut splices = Splices::default();
+    let mut fake = Fake { room: [usize::MAX; 2], ..Fake::default() };
+    let pair = joined(&mut splices, 0, 1, SpliceLimit { rate: 8 << 10, ..SpliceLimit::default() });
+    fake.incoming[0].push_back(data(1 << 20));
+    fake.incoming[1].push_back(data(100));
+    let dry = millis(125);
+    assert_eq!(drain(&mut splices, pair, &mut fake, millis(0)), Turn::Paced(dry));
+    assert_eq!([fake.written[1].len(), fake.written[0].len()], [4096, 100]);
+    assert_eq!(splices.deadline(), Some(Deadline::new(dry, "circuit rate")));
+    let early = Instant::from_nanos(dry.as_nanos() - 1);
+    assert_eq!(splices.pop_resumed(early), None);
+    assert_eq!(
+        drain(&mut splices, pair, &mut fake, early),
+        Turn::Paced(dry),
+        "woken by its source, too early"
+    );
+    assert_eq!(fake.written[1].len(), 4096);
+    for second in 1..=4 {
+        while let Some(resumed) = splices.deadline().filter(|d| d.at <= millis(second * 1000)) {
+            let due = splices.pop_resumed(resumed.at).expect("it is due");
+            drain(&mut splices, due, &mut fake, resumed.at);
+        }
+        assert_eq!(fake.written[1].len() as u64, 4096 + second * (8 << 10));
+    }
+    splices.remove(pair);
+    assert_eq!((splices.deadline(), splices.timers()), (None, 0));
+}
+
+#[test]
+fn all_together_keep_the_shared_rate_and_share_it_evenly() {
+    let mut splices = Splices::new(1 << 20, Instant::ZERO);
+    // Each splice has a pair of queues of its own.
+    let mut fakes: Vec<_> = (0..8).map(|_| Fake { room: [usize::MAX; 2], ..Fake::default() }).collect();
+    let ids: Vec<_> = (0..8).map(|_| joined(&mut splices, 0, 1, SpliceLimit::default())).collect();
+    for fake in &mut fakes {
+        fake.incoming[0].extend((0..64).map(|_| data(QUANTUM)));
+        fake.incoming[1].extend((0..64).map(|_| data(QUANTUM)));
+    }
+    for (id, fake) in ids.iter().zip(&mut fakes) {
+        assert_eq!(drain(&mut splices, *id, fake, Instant::ZERO), Turn::Queued);
+    }
+    let end = millis(8000);
+    while let Some(next) = splices.deadline().filter(|deadline| deadline.at <= end) {
+        assert_eq!(next.why, "relay rate");
+        while let Some(id) = splices.pop_line(next.at) {
+            let n = ids.iter().position(|other| *other == id).unwrap();
+            if splices.turn_first(id, &mut fakes[n], next.at) == Turn::More {
+                drain(&mut splices, id, &mut fakes[n], next.at);
+            }
+        }
+    }
+    let moved: Vec<_> = fakes.iter().map(|fake| fake.written[0].len() + fake.written[1].len()).collect();
+    let all: usize = moved.iter().sum();
+    let most = (1 << 17) + 8 * (1 << 20);
+    assert!(all <= most && all + QUANTUM > most, "{all} of {most}");
+    let squares: f64 = moved.iter().map(|n| (*n as f64).powi(2)).sum();
+    let jain = (all as f64).powi(2) / (8.0 * squares);
+    assert!(jain > 0.98, "{jain}: {moved:?}");
+    for fake in &fakes {
+        let [back, forth] = [fake.written[0].len() as f64, fake.written[1].len() as f64];
+        assert!((0.8..1.25).contains(&(forth / back)), "both directions: {forth} {back}");
+    }
+    ids.into_iter().for_each(|id| drop(splices.remove(id)));
+    assert!(splices.deadline().is_none() && splices.line.is_empty());
+}
+
+#[test]
+fn a_splice_is_idle_at_the_exact_tick_after_its_last_byte() {
+    let mut splices = Splices::default();
+    let mut fake = Fake { room: [usize::MAX; 2], ..Fake::default() };
+    let limit = SpliceLimit { idle: std::time::Duration::from_secs(10), ..SpliceLimit::default() };
+    let pair = joined(&mut splices, 0, 1, limit);
+    fake.incoming[1].push_back(data(1));
+    assert_eq!(splices.turn(pair, &mut fake, millis(4000)), Turn::Idle);
+    assert_eq!(splices.turn(pair, &mut fake, millis(9000)), Turn::Idle, "nothing moves");
+    assert_eq!(splices.pop_over(millis(10_000)), None, "armed anew");
+    assert_eq!(splices.deadline(), Some(Deadline::new(millis(14_000), "circuit idle")));
+    assert_eq!(splices.pop_over(Instant::from_nanos(millis(14_000).as_nanos() - 1)), None);
+    assert_eq!(splices.pop_over(millis(14_000)), Some((pair, SpliceEnd::Idle)));
+    splices.remove(pair);
+    assert_eq!(splices.timers(), 0);
+}
+
+#[test]
+fn the_largest_and_the_smallest_caps_are_kept_to_the_byte() {
+    for (cap, sent, end) in
+        [(1, 1, Turn::Idle), (1, 2, Turn::Limit), (u64::MAX, 1 << 20, Turn::Idle), (0, 1 << 20, Turn::Idle)]
+    {
+        for direction in 0..2 {
+            let (mut splice, mut fake) = splice(cap);
+            fake.incoming[direction].push_back(data(sent));
+            let last = loop {
+                match turn(&mut splice, &mut fake) {
+                    Turn::More => {}
+                    last => break last,
+                }
+            };
+            assert_eq!(last, end, "{cap} {sent}");
+            let passed = fake.written[1 - direction].len() as u64;
+            assert_eq!(passed, if cap == 0 { sent as u64 } else { (sent as u64).min(cap) });
+        }
+    }
+}
