@@ -343,6 +343,20 @@ fn candidates_are_capped_and_aged_and_forgotten_when_they_are_relays_no_more() {
 }
 
 #[test]
+fn relays_that_are_connected_are_not_pushed_out_by_many_that_come_and_go() {
+    let mut solo = seeking(AutoRelay::default());
+    meet(&mut solo, "R1");
+    for n in 0..300 {
+        solo.advance(ms(1));
+        let connection = meet(&mut solo, &format!("X{n}"));
+        solo.disconnect(connection);
+    }
+    assert!(solo.behaviour.candidates().any(|relay| relay == peer("R1")));
+    solo.with(|client, cx| client.stop(cx));
+    assert_eq!((solo.behaviour.len(), solo.behaviour.candidates().count()), (0, 256));
+}
+
+#[test]
 fn a_relay_that_connected_to_us_is_known_by_where_it_listens() {
     let mut solo = seeking(auto(1, 1, &[]));
     let port_of_theirs = address("/ip4/203.0.113.9/udp/55555/quic-v1");
@@ -492,6 +506,12 @@ fn the_choice_moves_when_a_relay_slows_down_and_moves_back() {
     w.link(a, r1, Link::latency(ms(10)));
     watch(&mut w, "R1 is fast again", 20);
     choices.dedup();
+    let relays = w.node(a).behaviour::<Client>().expect("a client").scores().export(w.now());
+    assert!(
+        relays.iter().all(|relay| relay.score.is_some() && relay.stats.active_circuits == 0),
+        "{relays:?}"
+    );
+    assert_eq!(relays.len(), 2);
     insta::assert_snapshot!(choices.join("\n"), @r"
     R1 is fast: R1
     R1 is slow: R1
