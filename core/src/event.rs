@@ -427,7 +427,7 @@ impl fmt::Display for Event {
                 write!(f, "identified {peer} as {}", info.agent)
             }
             Self::Hop(event) => write!(f, "relay {event:?}"),
-            Self::Reservation(event) => write!(f, "reservation {event:?}"),
+            Self::Reservation(event) => write!(f, "reservation {event}"),
             Self::Custom { behaviour, .. } => write!(f, "event of {behaviour}"),
         }
     }

@@ -26,7 +26,6 @@ use peerless_core::{
     },
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
-    protocols::relay::client,
     rng::{HashKeys, Rng},
     swarm::table::{ConnectionInfo, Connections, Direction, Relayed},
     time::{Instant, UnixTime, WallClock},
@@ -696,10 +695,7 @@ fn brief(event: &Event) -> String {
             format!("Identified {{ peer: {}, agent: {:?} }}", told.peer, told.info.agent)
         }
         Event::Hop(event) => format!("{event:?}"),
-        Event::Reservation(client::Event::Reserved { relay, renewed, .. }) => {
-            format!("Reserved {{ relay: {relay}, renewed: {renewed} }}")
-        }
-        Event::Reservation(event) => format!("{event:?}"),
+        Event::Reservation(event) => format!("reservation {event}"),
         other => format!("{other:?}"),
     };
     text.replace("PeerId(\"", "").replace("\")", "")

@@ -134,26 +134,26 @@ fn a_reservation_is_made_renewed_lost_and_made_again() {
     let stream = solo.open();
     answer(&mut solo, stream, &granted(2 * HOUR, &[], None));
     insta::assert_snapshot!(solo.story(), @r"
-       0.000  B  *  Connecting { relay: R, address: /ip4/203.0.113.1/udp/4001/quic-v1/p2p/R }
+       0.000  B  *  reservation connecting to R
        0.000  B  !  dial /ip4/203.0.113.1/udp/4001/quic-v1/p2p/R
-       0.000  B  *  Requesting { relay: R, failures: 0 }
+       0.000  B  *  reservation requesting from R
        0.000  B  >  R  hop RESERVE
        0.000  R  >  B  hop STATUS OK expire=+1h limit=120s/128KiB voucher(B,R)
        0.000  B  +  Relay /ip4/203.0.113.1/udp/4001/quic-v1/p2p/R/p2p-circuit
-       0.000  B  *  Reserved { relay: R, renewed: false }
-    2765.144  B  *  Refreshing { relay: R }
+       0.000  B  *  reservation active at R
+    2765.144  B  *  reservation refreshing at R
     2765.144  B  >  R  hop RESERVE
     2765.144  R  >  B  hop STATUS OK expire=+4435s limit=120s/128KiB
-    2765.144  B  *  Reserved { relay: R, renewed: true }
+    2765.144  B  *  reservation renewed at R
     2825.144  B  -  Relay /ip4/203.0.113.1/udp/4001/quic-v1/p2p/R/p2p-circuit
-    2825.144  B  *  Lost { relay: R, reason: Disconnected(Reset), retry: Some(1.358315428s) }
-    2826.502  B  *  Connecting { relay: R, address: /ip4/203.0.113.1/udp/4001/quic-v1/p2p/R }
+    2825.144  B  *  reservation lost at R: the connection to the relay ended: reset by the remote; backing off for 1.358 s
+    2826.502  B  *  reservation connecting to R
     2826.502  B  !  dial /ip4/203.0.113.1/udp/4001/quic-v1/p2p/R
-    2826.502  B  *  Requesting { relay: R, failures: 1 }
+    2826.502  B  *  reservation requesting from R after 1 failures
     2826.502  B  >  R  hop RESERVE
     2826.502  R  >  B  hop STATUS OK expire=+4374s limit=120s/128KiB
     2826.502  B  +  Relay /ip4/203.0.113.1/udp/4001/quic-v1/p2p/R/p2p-circuit
-    2826.502  B  *  Reserved { relay: R, renewed: false }
+    2826.502  B  *  reservation active at R
     ");
 }
 

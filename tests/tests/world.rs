@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use peerless_core::{
     behaviour::{Behaviour, Context, Input, ProtocolSpec},
     event::Event,
+    protocols::relay::client,
     time::{Deadline, Instant},
 };
 use peerless_tests::{
@@ -118,7 +119,7 @@ fn a_thousand_hosts_behind_ten_relays() {
         w.reserve(*peer, relays[n % relays.len()]);
     }
     w.run_for(secs(10));
-    let reserved = |event: &Event| matches!(event, Event::Reservation(_));
+    let reserved = |event: &Event| matches!(event, Event::Reservation(client::Event::Reserved { .. }));
     for peer in &peers {
         assert_eq!(w[*peer].log().iter().filter(|(_, event)| reserved(event)).count(), 1);
     }

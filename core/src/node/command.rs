@@ -59,11 +59,12 @@ impl Node {
         self.pump();
     }
 
-    /// Closes all connections: circuits now, and direct ones when [`Node::poll_transmit`] has handed out everything
+    /// Gives up all reservations and closes all connections: circuits now, and direct ones when [`Node::poll_transmit`] has handed out everything
     /// else, so that the goodbyes of circuits leave before what carries them ends.
     pub fn shutdown(&mut self, now: Instant) {
         self.advance(now);
         self.trace.line(self.now, Glyph::Command, None, || "shut down".into());
+        self.with::<Client, _>(now, |client, cx| client.stop(cx));
         let relayed = self.connections.iter().filter(|info| info.relayed.is_some());
         for connection in relayed.map(|info| info.id).collect::<Vec<_>>() {
             self.close_connection(connection);

@@ -360,8 +360,9 @@ impl Client {
     }
 
     fn on_identified(&mut self, cx: &mut Context<'_>, connection: ConnectionId, info: &identify::Info) {
-        let Some(connection) = cx.view().connections.get(connection) else { return };
-        self.known.identified(connection, info, cx.now());
+        let view = cx.view();
+        let Some(connection) = view.connections.get(connection) else { return };
+        self.known.identified(view, connection, info, cx.now());
         if self.auto_is_short() {
             self.auto_review(cx);
         }

@@ -155,6 +155,12 @@ pub(crate) struct ListenArgs {
     /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
     #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Find relays to be reachable through, and replace those that fail
+    #[arg(long)]
+    pub(crate) auto_relay: bool,
+    /// Relay that --auto-relay may use, with its /p2p/PEER
+    #[arg(long, value_name = "MULTIADDR", value_parser = relay_address, requires = "auto_relay")]
+    pub(crate) bootstrap: Vec<Multiaddr>,
 }
 
 #[derive(Debug, Args)]

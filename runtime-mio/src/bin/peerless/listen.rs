@@ -1,5 +1,6 @@
 //! `peerless listen`.
 
+use peerless_core::protocols::relay::client::{AutoRelay, When};
 use peerless_mio::Runtime;
 
 use crate::{
@@ -17,6 +18,11 @@ pub(crate) fn run(common: &Common, args: &ListenArgs, report: Reporter) -> Resul
         listen: if args.listen.is_empty() { any } else { args.listen.clone() },
         hop: None,
         metrics: args.metrics,
+        auto_relay: AutoRelay {
+            when: if args.auto_relay { When::Always } else { When::Never },
+            bootstrap: args.bootstrap.clone(),
+            ..AutoRelay::default()
+        },
         protocols: vec![(PERF, STREAMS_PER_PEER), (ECHO, STREAMS_PER_PEER)],
     };
     let mut session = Session::open(common, setup, report)?;

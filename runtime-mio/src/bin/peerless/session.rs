@@ -8,7 +8,10 @@ use peerless_core::{
     event::{AppStreamEvent, AttemptError, DialError, Event},
     ids::{ConnectionId, StreamId},
     node::{self, AppProtocol},
-    protocols::relay::hop,
+    protocols::relay::{
+        client::{AutoRelay, When},
+        hop,
+    },
     time::Instant,
     upgrade::Security,
 };
@@ -23,6 +26,8 @@ use crate::{
 
 /// How long reaching a peer may take, the relay and all handshakes included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often peers are pinged if relays are to be found.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a stream may stand still before it is given up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -33,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) listen: Vec<SocketAddr>,
     /// Be a relay.
     pub(crate) hop: Option<hop::Config>,
+    /// Relays to find by itself.
+    pub(crate) auto_relay: AutoRelay,
     /// Stream protocols, with the number of inbound streams that each peer may have open.
     pub(crate) protocols: Vec<(ProtocolName, usize)>,
     /// Where to serve metrics.
@@ -55,6 +62,11 @@ impl Session {
         let mut config = node::Config::new(identity);
         config.accept_inbound = !setup.listen.is_empty();
         config.hop = setup.hop;
+        if setup.auto_relay.when != When::Never {
+            // Relays are compared by how long they take.
+            config.ping.interval = Some(PING_INTERVAL);
+        }
+        config.relay_client.auto = setup.auto_relay;
         config.app_protocols = setup
             .protocols
             .into_iter()

@@ -85,6 +85,16 @@ impl Client {
         self.auto_review(cx);
     }
 
+    /// Gives up all reservations, and looks for no more relays.
+    pub fn stop(&mut self, cx: &mut Context<'_>) {
+        self.config.auto.when = When::Never;
+        self.auto_review(cx);
+        self.set_auto_step(None);
+        for relay in self.relays().collect::<Vec<_>>() {
+            self.cancel(cx, relay);
+        }
+    }
+
     /// Relays that were chosen by themselves, where a reservation is held or being asked for.
     pub fn chosen(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.auto.chosen.iter().copied()
@@ -196,7 +206,7 @@ impl Client {
                 cx.count("relay.auto.bad_bootstrap");
                 continue;
             };
-            self.known.configure(relay, &address, cx.now());
+            self.known.configure(cx.view(), relay, &address, cx.now());
             if direct_connection(cx.view(), &relay).is_none() {
                 self.link(cx, relay, address);
             }

@@ -1,6 +1,6 @@
 //! What the embedder is told of reservations.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -93,6 +93,31 @@ pub enum ReservationState {
     Refreshing,
     /// It does not forward to us; it is asked again after a pause.
     BackingOff,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting { relay, .. } => write!(f, "connecting to {relay}"),
+            Self::Requesting { relay, failures: 0 } => write!(f, "requesting from {relay}"),
+            Self::Requesting { relay, failures } => {
+                write!(f, "requesting from {relay} after {failures} failures")
+            }
+            Self::Reserved { relay, renewed: false, .. } => write!(f, "active at {relay}"),
+            Self::Reserved { relay, renewed: true, .. } => write!(f, "renewed at {relay}"),
+            Self::Refreshing { relay } => write!(f, "refreshing at {relay}"),
+            Self::RefreshFailed { relay, reason, retry } => {
+                write!(f, "not renewed at {relay}: {reason}; again in {:.3} s", retry.as_secs_f64())
+            }
+            Self::Lost { relay, reason, retry: None } => write!(f, "lost at {relay}: {reason}"),
+            Self::Lost { relay, reason, retry: Some(retry) } => {
+                write!(f, "lost at {relay}: {reason}; backing off for {:.3} s", retry.as_secs_f64())
+            }
+            Self::Failed { relay, reason, retry, .. } => {
+                write!(f, "not granted by {relay}: {reason}; backing off for {:.3} s", retry.as_secs_f64())
+            }
+        }
+    }
 }
 
 impl From<Event> for event::Event {

@@ -67,8 +67,8 @@ impl Known {
     }
 
     /// The embedder names a relay; a second address of the same relay is not used.
-    pub(super) fn configure(&mut self, relay: PeerId, address: &Multiaddr, now: Instant) {
-        if let Some(candidate) = self.add(relay, address.clone(), now)
+    pub(super) fn configure(&mut self, view: View<'_>, relay: PeerId, address: &Multiaddr, now: Instant) {
+        if let Some(candidate) = self.add(view, relay, address.clone(), now)
             && !std::mem::replace(&mut candidate.is_configured, true)
         {
             candidate.address = address.clone();
@@ -76,7 +76,13 @@ impl Known {
     }
 
     /// A peer told what it is. A relay is remembered if the connection is direct, and forgotten if it is none any more.
-    pub(super) fn identified(&mut self, connection: &ConnectionInfo, info: &identify::Info, now: Instant) {
+    pub(super) fn identified(
+        &mut self,
+        view: View<'_>,
+        connection: &ConnectionInfo,
+        info: &identify::Info,
+        now: Instant,
+    ) {
         let relay = connection.peer;
         self.learn_circuits(relay, &info.listen_addresses, now);
         if connection.relayed.is_some() {
@@ -88,7 +94,7 @@ impl Known {
             }
             return;
         }
-        let Some(candidate) = self.add(relay, Multiaddr::empty(), now) else { return };
+        let Some(candidate) = self.add(view, relay, Multiaddr::empty(), now) else { return };
         if !candidate.is_configured
             && let Ok(address) = address::with_peer(place_of(connection, &info.listen_addresses), relay)
         {
@@ -125,10 +131,18 @@ impl Known {
         });
     }
 
-    /// The entry of a relay; `None` if there is no room, which only configured relays can use up.
-    fn add(&mut self, relay: PeerId, address: Multiaddr, now: Instant) -> Option<&mut Candidate> {
+    /// The entry of a relay; `None` if there is no room. Relays that are configured or connected make none.
+    fn add(
+        &mut self,
+        view: View<'_>,
+        relay: PeerId,
+        address: Multiaddr,
+        now: Instant,
+    ) -> Option<&mut Candidate> {
         if !self.relays.contains_key(&relay) && self.relays.len() >= MAX_CANDIDATES {
-            let found = self.relays.iter().filter(|(_, candidate)| !candidate.is_configured);
+            let found = self.relays.iter().filter(|(relay, candidate)| {
+                !candidate.is_configured && direct_connection(view, relay).is_none()
+            });
             let oldest = found.min_by_key(|(_, candidate)| candidate.last_seen).map(|(relay, _)| *relay)?;
             self.relays.remove(&oldest);
         }
