@@ -1,1 +1,213 @@
-//! Peerless on async-std.
+//! Peerless on [`async_std`]: one task that drives a [`Node`], and handles and streams for all others.
+//!
+//! [`spawn`] binds the sockets, makes the node and starts its [`Driver`]; the [`Handle`] that it returns dials, opens
+//! [`Stream`]s, pings, reserves and shuts down, each as a future that may be dropped at any time. One node echoes, the
+//! other asks:
+//!
+//! ```
+//! use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future};
+//! use peerless_async_std::{Config, spawn};
+//! use peerless_core::{Multiaddr, behaviour::ProtocolName, identity::Identity, node, rng::Rng};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! const ECHO: ProtocolName = ProtocolName::from_static("/echo/1.0.0");
+//! let node = |n: u8| {
+//!     let mut config = node::Config::new(Identity::generate(&mut Rng::new([n; 32])));
+//!     config.app_protocols = vec![node::AppProtocol { name: ECHO, inbound_per_peer: 16 }];
+//!     config
+//! };
+//! async_std::task::block_on(async {
+//!     let server = spawn(node(1), Config { listen: vec!["127.0.0.1:0".parse()?], ..Config::default() })?;
+//!     let port = server.local_addrs()[0].port();
+//!     let address: Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1/p2p/{}", server.peer()).parse()?;
+//!     let mut incoming = server.incoming();
+//!     async_std::task::spawn(async move {
+//!         while let Some(stream) = incoming.next().await {
+//!             let (reader, writer) = futures_lite::io::split(stream);
+//!             async_std::task::spawn(async move {
+//!                 let mut writer = writer;
+//!                 futures_lite::io::copy(reader, &mut writer).await?;
+//!                 writer.close().await
+//!             });
+//!         }
+//!     });
+//!
+//!     let client = spawn(node(2), Config::default())?;
+//!     let connection = client.dial(None, &[address]).await?.connection;
+//!     let mut stream = client.open(connection, &ECHO).await?;
+//!     stream.write_all(b"hello").await?;
+//!     stream.close().await?;
+//!     let mut answer = String::new();
+//!     stream.read_to_string(&mut answer).await?;
+//!     assert_eq!(answer, "hello");
+//!
+//!     future::zip(client.shutdown(), server.shutdown()).await;
+//!     Ok(())
+//! })
+//! # }
+//! ```
+//!
+//! # Other executors
+//!
+//! Sockets and timers are those of `async-io`, which async-std shares with smol and which brings its own thread, so
+//! [`build`] gives a [`Driver`] that any executor can run: `smol::spawn(driver).detach()`, see the example `smol_node`.
+//! To be rid of the dependency on async-std altogether, change the bodies of the last two functions of this file to
+//! `smol::spawn(driver).detach()` and `smol::unblock(work).detach()`: nothing else names it.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use peerless_core::{
+    ids::SocketId,
+    node::{self, Node, Start},
+};
+
+mod clock;
+mod driver;
+mod handle;
+mod resolve;
+mod socket;
+mod stream;
+mod wait;
+
+pub use driver::Driver;
+pub use handle::{Dialed, Events, Failed, Handle, Incoming, Reservation};
+pub use stream::Stream;
+
+use clock::Clock;
+use driver::{Shared, State};
+use socket::Socket;
+
+/// How a node is run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses to bind UDP sockets to. Empty binds the wildcard address of both families with a port of the
+    /// system's choice, which is what a node that only dials needs. `[::]` is passed over on a machine without IPv6 if
+    /// there is another socket.
+    pub listen: Vec<SocketAddr>,
+    /// Size in bytes of the kernel's buffers of each socket, as far as the system allows. Default: 7 MiB.
+    pub socket_buffer: usize,
+    /// Where all of the node's randomness comes from. Default: `None`, the operating system's.
+    pub seed: Option<[u8; 32]>,
+    /// How many events may wait to be taken. Default: 1024.
+    pub event_queue: usize,
+    /// How many streams of remotes may wait to be taken. Default: 1024.
+    pub incoming_queue: usize,
+    /// How long a shutdown waits for close frames to be sent. Default: 1 s.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            socket_buffer: 7 << 20,
+            seed: None,
+            event_queue: 1024,
+            incoming_queue: 1024,
+            shutdown_grace: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What passed through the sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IoStats {
+    /// Datagrams received, empty ones included.
+    pub received: u64,
+    /// Datagrams handed to the system.
+    pub sent: u64,
+    /// Datagrams that the system would not send: too large for the path, no route, no buffer, not permitted.
+    pub send_dropped: u64,
+    /// Times a socket's send buffer was full, so that sending waited.
+    pub send_blocked: u64,
+}
+
+/// What the runtime holds and has done. All but the sums are zero when nobody holds a stream or waits for anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The sockets.
+    pub io: IoStats,
+    /// Streams that a program holds, or that wait to be taken.
+    pub streams: usize,
+    /// Futures that wait for an outcome.
+    pub waiting: usize,
+    /// Wakers of tasks that wait for a stream, for events or for incoming streams.
+    pub wakers: usize,
+    /// Names being looked up.
+    pub lookups: usize,
+    /// Events dropped because nobody took them in time.
+    pub events_missed: u64,
+    /// Streams reset because nobody took them in time.
+    pub streams_refused: u64,
+}
+
+/// Binds the sockets, makes the node, and runs it on async-std's executor.
+///
+/// # Errors
+/// As [`build`].
+pub fn spawn(node: node::Config, config: Config) -> io::Result<Handle> {
+    let (handle, driver) = build(node, config)?;
+    run(driver);
+    Ok(handle)
+}
+
+/// As [`spawn`], but the caller runs the driver, on whatever executor.
+///
+/// # Errors
+/// A socket could not be bound, the system has no random numbers, or the node refused its configuration (kind
+/// [`io::ErrorKind::InvalidInput`]).
+pub fn build(node: node::Config, config: Config) -> io::Result<(Handle, Driver)> {
+    let clock = Clock::start();
+    let now = clock.now();
+    let mut seed = config.seed.unwrap_or_default();
+    if config.seed.is_none() {
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    }
+    let mut node = Node::new(node, Start { now, unix: clock.unix(now), seed })
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let sockets = bind_all(&config)?;
+    for (index, socket) in sockets.iter().enumerate() {
+        node.handle_socket(now, SocketId(index as u32), Some(socket.bound()));
+    }
+    let local = sockets.iter().map(Socket::local).collect();
+    let shared = Arc::new(Shared::new(State::new(node, clock, &config), local));
+    let driver = Driver::new(Arc::clone(&shared), sockets, config.shutdown_grace);
+    Ok((Handle::new(shared), driver))
+}
+
+fn bind_all(config: &Config) -> io::Result<Vec<Socket>> {
+    let wildcards = [(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()];
+    let listen = if config.listen.is_empty() { &wildcards[..] } else { &config.listen };
+    let mut sockets = Vec::new();
+    let mut no_ipv6 = None;
+    for address in listen {
+        match Socket::bind(SocketId(sockets.len() as u32), *address, config.socket_buffer) {
+            Ok(socket) => sockets.push(socket),
+            Err(error)
+                if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse =>
+            {
+                tracing::info!(%error, "no IPv6 here");
+                no_ipv6 = Some(error);
+            }
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("cannot bind to udp {address}: {error}")));
+            }
+        }
+    }
+    no_ipv6.filter(|_| sockets.is_empty()).map_or(Ok(sockets), Err)
+}
+
+fn run(driver: Driver) {
+    async_std::task::spawn(driver);
+}
+
+fn run_blocking(work: impl FnOnce() + Send + 'static) {
+    async_std::task::spawn_blocking(work);
+}
