@@ -256,7 +256,8 @@ impl Driver {
             state.node.set_wall_clock(now, unix);
         }
         if state.stopping && self.ends.is_none() {
-            self.begin_shutdown(state, now, cx);
+            self.ends = Some(now + self.grace);
+            state.node.shutdown(now);
         }
         let more = self.receive(state, cx);
         let now = state.clock.now();
@@ -279,17 +280,6 @@ impl Driver {
             state.wake_driver();
         }
         Poll::Pending
-    }
-
-    /// Closes circuits first: their goodbyes have to be on their way before the connections that carry them are closed.
-    fn begin_shutdown(&mut self, state: &mut State, now: Instant, cx: &mut Context<'_>) {
-        self.ends = Some(now + self.grace);
-        let relayed = state.node.connections().iter().filter(|info| info.relayed.is_some());
-        for connection in relayed.map(|info| info.id).collect::<Vec<_>>() {
-            state.node.close(now, connection);
-        }
-        self.flush(state, now, cx);
-        state.node.shutdown(now);
     }
 
     /// Receives until all sockets are empty or have had their share; returns whether there may be more.

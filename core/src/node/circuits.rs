@@ -1,6 +1,6 @@
 //! Circuits: streams through a relay that carry a secured, multiplexed connection of their own.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use libp2p_identity::PeerId;
@@ -17,7 +17,7 @@ use crate::{
     event::{CircuitLimit, CloseReason, StreamFault, UpgradeError, UpgradeRole},
     ids::{Arena, ConnectionId, Id, StreamId, Token},
     quic::StreamNote,
-    streams::{Mode, Owner, Read},
+    streams::{Mode, Owner, Read, WriteFault},
     swarm::table::{ConnectionInfo, Direction, Relayed},
     time::{Instant, Timers},
     upgrade::{self, MuxEvent, SecuredConnection},
@@ -25,6 +25,9 @@ use crate::{
 
 /// Most bytes taken from the carrier at a time.
 const CHUNK: usize = 64 << 10;
+
+/// How long the carrier of a circuit that is over may take to end in both directions.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One circuit, before and after it is a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,10 +170,10 @@ impl Node {
     }
 
     pub(super) fn schedule_circuit(&mut self, id: CircuitId) {
-        if let Some(circuit) = self.transport.circuits.get_mut(id) {
-            if !std::mem::replace(&mut circuit.scheduled, true) {
-                self.transport.busy_circuits.push_back(id);
-            }
+        if let Some(circuit) = self.transport.circuits.get_mut(id)
+            && !std::mem::replace(&mut circuit.scheduled, true)
+        {
+            self.transport.busy_circuits.push_back(id);
         }
     }
 
@@ -267,9 +270,20 @@ impl Node {
             let mut out = std::mem::take(&mut circuit.out);
             let Some(carrier) = self.streams.get_mut(circuit.carrier) else { return Ok(()) };
             flush(carrier, &mut self.transport)?;
-            let taken = match carrier.queue.is_empty() {
-                true => self.transport.write(carrier.connection, carrier.number, &mut out)?,
-                false => 0,
+            let taken = if carrier.stopped.is_some() {
+                // The remote hears nothing any more, but may have a last word.
+                std::mem::take(&mut out).len()
+            } else if carrier.queue.is_empty() {
+                match self.transport.write(carrier.connection, carrier.number, &mut out) {
+                    Ok(taken) => taken,
+                    Err(WriteFault::Stopped(code)) => {
+                        carrier.stop(code);
+                        0
+                    }
+                    Err(WriteFault::Lost(fault)) => return Err(fault),
+                }
+            } else {
+                0
             };
             if let Some(circuit) = self.transport.circuits.get_mut(id) {
                 circuit.out = out;
@@ -323,10 +337,9 @@ impl Node {
         }
         carrier.mode = Mode::Draining;
         carrier.finishing = true;
-        if !std::mem::replace(&mut carrier.remote_finished, true) {
-            self.transport.stop(carrier.connection, carrier.number);
-        }
+        self.streams.set_deadline(circuit.carrier, Some(self.now + DRAIN_TIMEOUT));
         self.work.push_back(Work::Write(circuit.carrier));
+        self.work.push_back(Work::Read(circuit.carrier));
     }
 
     /// The stream under a circuit is gone.

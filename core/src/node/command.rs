@@ -13,7 +13,7 @@ use crate::{
         ping::Ping,
         relay::client::{Client, ReserveError},
     },
-    streams::{Mode, Owner, Read, Stream},
+    streams::{Mode, Owner, Read, Stream, WriteFault},
     time::Instant,
     trace::Glyph,
 };
@@ -28,6 +28,9 @@ pub enum StreamError {
     /// Our direction was finished before.
     #[error("the stream is finished")]
     Finished,
+    /// The remote wants no more, for this reason; what it sends can still be read.
+    #[error("the remote wants no more (code {0})")]
+    Stopped(u64),
     /// The stream is lost; its id is stale from now on and no event follows.
     #[error("{0}")]
     Lost(StreamFault),
@@ -47,6 +50,14 @@ impl Node {
         id
     }
 
+    /// Gives up a dial; no event follows. A dial that has ended already changes nothing, and the connection that it
+    /// made stays.
+    pub fn cancel_dial(&mut self, now: Instant, dial: DialId) {
+        self.advance(now);
+        self.forget_dial(dial);
+        self.pump();
+    }
+
     /// Closes a connection at once; [`crate::event::Event::Disconnected`] follows.
     pub fn close(&mut self, now: Instant, connection: ConnectionId) {
         self.advance(now);
@@ -54,18 +65,24 @@ impl Node {
         self.pump();
     }
 
-    /// Closes all connections. The goodbyes still have to be sent: poll transmits once more.
+    /// Closes all connections: circuits now, and direct ones when [`Node::poll_transmit`] has handed out everything
+    /// else, so that the goodbyes of circuits leave before what carries them ends.
     pub fn shutdown(&mut self, now: Instant) {
         self.advance(now);
-        let (relayed, direct): (Vec<_>, Vec<_>) = self
-            .connections
-            .iter()
-            .map(|info| (info.id, info.relayed.is_some()))
-            .partition(|(_, relayed)| *relayed);
-        for (connection, _) in relayed.into_iter().chain(direct) {
+        self.trace.line(self.now, Glyph::Command, None, || "shut down".into());
+        let relayed = self.connections.iter().filter(|info| info.relayed.is_some());
+        for connection in relayed.map(|info| info.id).collect::<Vec<_>>() {
             self.close_connection(connection);
-            self.pump();
         }
+        self.is_shutting_down = true;
+        self.pump();
+    }
+
+    pub(super) fn close_all(&mut self) {
+        for connection in self.connections.iter().map(|info| info.id).collect::<Vec<_>>() {
+            self.close_connection(connection);
+        }
+        self.pump();
     }
 
     /// Whether no connection is left, not even one that is only saying goodbye.
@@ -158,7 +175,7 @@ impl Node {
         self.app_stream(id)?;
         let Some(stream) = self.streams.get_mut(id) else { return Err(StreamError::NoStream) };
         if stream.finishing {
-            return Err(StreamError::Finished);
+            return Err(stream.stopped.map_or(StreamError::Finished, StreamError::Stopped));
         }
         if data.is_empty() {
             return Ok(0);
@@ -167,14 +184,18 @@ impl Node {
         let taken = match flushed {
             Ok(()) if stream.queue.is_empty() => self.transport.write(stream.connection, stream.number, data),
             Ok(()) => Ok(0),
-            Err(fault) => Err(fault),
+            Err(fault) => Err(WriteFault::Lost(fault)),
         };
         match taken {
             Ok(taken) => {
                 stream.wants_to_write = taken == 0;
                 Ok(taken)
             }
-            Err(fault) => Err(self.lose(id, fault)),
+            Err(WriteFault::Stopped(code)) => {
+                self.stream_stopped(id, code);
+                Err(StreamError::Stopped(code))
+            }
+            Err(WriteFault::Lost(fault)) => Err(self.lose(id, fault)),
         }
     }
 
@@ -187,6 +208,22 @@ impl Node {
         self.finish_stream(stream);
         self.pump();
         Ok(())
+    }
+
+    /// Wants no more of what the remote sends; what we send is not touched. Stale ids change nothing.
+    pub fn stop(&mut self, now: Instant, stream: StreamId) {
+        self.advance(now);
+        let Ok(found) = self.app_stream(stream) else { return };
+        if std::mem::replace(&mut found.remote_finished, true) {
+            return;
+        }
+        // An agreement under way is none of our business any more.
+        found.mode = Mode::Draining;
+        let (connection, number) = (found.connection, found.number);
+        self.streams.set_deadline(stream, None);
+        self.transport.stop(connection, number);
+        self.remove_if_over(stream);
+        self.pump();
     }
 
     /// Gives a stream up in both directions. Stale ids change nothing.

@@ -102,6 +102,8 @@ pub struct Node {
     counters: Counters,
     trace: Trace,
     next_token: u64,
+    /// Direct connections are closed as soon as there is nothing to transmit.
+    is_shutting_down: bool,
 }
 
 /// A behaviour and what the node keeps for it.
@@ -183,6 +185,7 @@ impl Node {
             counters: Counters::default(),
             trace,
             next_token: 0,
+            is_shutting_down: false,
         })
     }
 
@@ -207,7 +210,7 @@ impl Node {
                 self.work.push_back(Work::Input(index, Input::Timeout));
             }
         }
-        self.expire_negotiations();
+        self.expire_streams();
         self.expire_splices();
         self.expire_circuits();
         self.expire_dials();
@@ -255,7 +258,13 @@ impl Node {
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
         self.advance(now);
-        self.transport.quic.poll_transmit(self.now, max_segments, buf)
+        let transmit = self.transport.quic.poll_transmit(self.now, max_segments, buf);
+        if transmit.is_none() && std::mem::take(&mut self.is_shutting_down) {
+            // What circuits had to say has left.
+            self.close_all();
+            return self.transport.quic.poll_transmit(self.now, max_segments, buf);
+        }
+        transmit
     }
 
     /// The next event.
@@ -270,7 +279,7 @@ impl Node {
             deadline = Deadline::earliest(deadline, slot.behaviour.deadline());
         }
         let own = [
-            (self.streams.next_late(), "stream negotiation"),
+            (self.streams.next_late(), "stream timer"),
             (self.splices.next_cut(), "circuit limit"),
             (self.transport.circuits.next_timer(), "circuit timer"),
             (self.dialing.next_timer(), "dial timer"),

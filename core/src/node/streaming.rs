@@ -15,7 +15,7 @@ use crate::{
     event::{AppStreamEvent, Event, OpenError, SpliceEnd, SpliceReport, StreamFault},
     ids::{ConnectionId, StreamId},
     streams::{
-        Mode, Owner, Read, SpliceId, Stream, Streams,
+        Mode, Owner, Read, SpliceId, Stream, Streams, WriteFault,
         negotiate::{Dialer, Listener, NegotiateError},
         splice::{Pipes, Splice, Turn},
     },
@@ -42,7 +42,7 @@ impl Node {
         let number = self.transport.open(connection)?;
         let mut proposal = BytesMut::new();
         let dialer = Dialer::new([protocol.as_str()], &mut proposal);
-        let negotiate_by = Some(self.now + self.stream_config.negotiation_timeout);
+        let deadline = Some(self.now + self.stream_config.negotiation_timeout);
         let mut stream = Stream {
             connection,
             peer,
@@ -55,8 +55,9 @@ impl Node {
             queued: 0,
             finishing: false,
             finished: false,
+            stopped: None,
             remote_finished: false,
-            negotiate_by,
+            deadline,
             told_readable: false,
             wants_to_write: false,
             drain_pending: false,
@@ -93,8 +94,9 @@ impl Node {
             queued: 0,
             finishing: false,
             finished: false,
+            stopped: None,
             remote_finished: false,
-            negotiate_by: Some(self.now + self.stream_config.negotiation_timeout),
+            deadline: Some(self.now + self.stream_config.negotiation_timeout),
             told_readable: false,
             wants_to_write: false,
             drain_pending: false,
@@ -129,7 +131,7 @@ impl Node {
                 Err(error) => self.fail_stream(id, StreamFault::Malformed(error.to_string())),
             },
             Mode::Listening(_) | Mode::Proposing(..) => self.read_more(id),
-            Mode::Draining => {}
+            Mode::Draining => self.discard(id),
         }
     }
 
@@ -147,6 +149,20 @@ impl Node {
                     }
                     _ => self.fail_stream(id, StreamFault::Malformed("ended in the middle".into())),
                 }
+            }
+            Err(fault) => self.fail_stream(id, fault),
+        }
+    }
+
+    /// Reads for nobody.
+    fn discard(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(id).filter(|s| !s.remote_finished) else { return };
+        match self.transport.read(stream.connection, stream.number, CHUNK) {
+            Ok(Read::Blocked) => {}
+            Ok(Read::Data(_)) => self.work.push_back(Work::Read(id)),
+            Ok(Read::Finished) => {
+                stream.remote_finished = true;
+                self.remove_if_over(id);
             }
             Err(fault) => self.fail_stream(id, fault),
         }
@@ -195,7 +211,7 @@ impl Node {
     }
 
     fn proposal_accepted(&mut self, id: StreamId, framing: Framing, rest: Vec<Bytes>) {
-        self.streams.negotiated(id);
+        self.streams.set_deadline(id, None);
         let Some(stream) = self.streams.get_mut(id) else { return };
         let is_app = stream.owner == Owner::App;
         stream.mode = carry_on(stream.owner, framing, rest);
@@ -205,7 +221,7 @@ impl Node {
     }
 
     fn inbound_agreed(&mut self, id: StreamId, protocol: ProtocolName, route: Route, rest: Vec<Bytes>) {
-        self.streams.negotiated(id);
+        self.streams.set_deadline(id, None);
         let Some(stream) = self.streams.get(id) else { return };
         let (connection, peer) = (stream.connection, stream.peer);
         if let Some(link) = self.transport.links.get_mut(&connection) {
@@ -270,11 +286,12 @@ impl Node {
         self.remove_if_over(id);
     }
 
-    /// The remote wants no more of what we send.
+    /// The remote wants no more of what we send; what it sends can still be read.
     pub(super) fn stream_stopped(&mut self, id: StreamId, code: u64) {
-        if self.streams.get(id).is_some_and(|s| !s.finished) {
-            self.fail_stream(id, StreamFault::Remote(code));
-        }
+        let Some(stream) = self.streams.get_mut(id).filter(|s| s.stopped.is_none()) else { return };
+        stream.stop(code);
+        self.transport.reset_ours(stream.connection, stream.number);
+        self.work.push_back(Work::Write(id));
     }
 
     /// A stream is lost: gives it up and tells whom it concerns.
@@ -339,8 +356,12 @@ impl Node {
         }
     }
 
-    pub(super) fn expire_negotiations(&mut self) {
+    pub(super) fn expire_streams(&mut self) {
         while let Some(id) = self.streams.pop_late(self.now) {
+            if self.streams.get(id).is_some_and(|s| matches!(s.mode, Mode::Draining)) {
+                self.drop_stream(id);
+                continue;
+            }
             self.counters.add("streams.negotiation.timeout", 1);
             self.fail_stream(id, StreamFault::NegotiationTimeout);
         }
@@ -350,10 +371,10 @@ impl Node {
 /// Splices.
 impl Node {
     pub(super) fn schedule_splice(&mut self, id: SpliceId) {
-        if let Some(splice) = self.splices.get_mut(id) {
-            if !std::mem::replace(&mut splice.scheduled, true) {
-                self.work.push_back(Work::Splice(id));
-            }
+        if let Some(splice) = self.splices.get_mut(id)
+            && !std::mem::replace(&mut splice.scheduled, true)
+        {
+            self.work.push_back(Work::Splice(id));
         }
     }
 
@@ -457,7 +478,15 @@ fn carry_on(owner: Owner, framing: Framing, rest: Vec<Bytes>) -> Mode {
 /// Writes as much of the queue as the connection takes, and ends our direction behind it if that is due.
 pub(super) fn flush(stream: &mut Stream, transport: &mut Transport) -> Result<(), StreamFault> {
     while let Some(front) = stream.queue.front_mut() {
-        let taken = transport.write(stream.connection, stream.number, front)?;
+        let taken = match transport.write(stream.connection, stream.number, front) {
+            Ok(taken) => taken,
+            Err(WriteFault::Stopped(code)) => {
+                stream.stop(code);
+                transport.reset_ours(stream.connection, stream.number);
+                return Ok(());
+            }
+            Err(WriteFault::Lost(fault)) => return Err(fault),
+        };
         stream.queued -= taken;
         if front.is_empty() {
             stream.queue.pop_front();
@@ -484,13 +513,30 @@ impl Pipes for StreamPipes<'_> {
         self.transport.read(stream.connection, stream.number, max)
     }
 
-    fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, StreamFault> {
-        let stream = self.streams.get_mut(stream).ok_or(StreamFault::ConnectionLost)?;
-        flush(stream, self.transport)?;
+    fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, WriteFault> {
+        let lost = WriteFault::Lost(StreamFault::ConnectionLost);
+        let stream = self.streams.get_mut(stream).ok_or(lost)?;
+        flush(stream, self.transport).map_err(WriteFault::Lost)?;
         if !stream.queue.is_empty() {
             return Ok(0);
         }
         self.transport.write(stream.connection, stream.number, data)
+    }
+
+    fn stopped(&self, stream: StreamId) -> Option<u64> {
+        self.streams.get(stream)?.stopped
+    }
+
+    fn reset(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.get(stream) {
+            self.transport.reset_ours(stream.connection, stream.number);
+        }
+    }
+
+    fn stop(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.get(stream) {
+            self.transport.stop(stream.connection, stream.number);
+        }
     }
 
     fn finish(&mut self, stream: StreamId) {

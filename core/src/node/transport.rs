@@ -13,7 +13,7 @@ use crate::{
     ids::{ConnectionId, DialId, QuicId, StreamId},
     quic::{self, Quic},
     rng::Map,
-    streams::Read,
+    streams::{Read, WriteFault},
     time::Instant,
     upgrade,
 };
@@ -114,20 +114,22 @@ impl Transport {
         connection: ConnectionId,
         number: u64,
         data: &mut Bytes,
-    ) -> Result<usize, StreamFault> {
-        match self.via(connection).ok_or(StreamFault::ConnectionLost)? {
+    ) -> Result<usize, WriteFault> {
+        const LOST: WriteFault = WriteFault::Lost(StreamFault::ConnectionLost);
+        match self.via(connection).ok_or(LOST)? {
             Via::Quic(id) => match self.quic.write(self.now, id, number, data) {
                 Ok(taken) => Ok(taken),
                 Err(quic::WriteError::Blocked) => Ok(0),
-                Err(quic::WriteError::Stopped(code)) => Err(StreamFault::Remote(code)),
-                Err(_) => Err(StreamFault::ConnectionLost),
+                Err(quic::WriteError::Stopped(code)) => Err(WriteFault::Stopped(code)),
+                Err(_) => Err(LOST),
             },
             Via::Circuit(id) => {
-                let mux = self.circuit(id).ok_or(StreamFault::ConnectionLost)?;
+                let mux = self.circuit(id).ok_or(LOST)?;
                 match mux.write(mux_stream(number), data) {
                     Ok(taken) => Ok(taken),
                     Err(upgrade::WriteError::Blocked) => Ok(0),
-                    Err(_) => Err(StreamFault::Remote(RESET_CODE)),
+                    Err(upgrade::WriteError::Stopped) => Err(WriteFault::Stopped(RESET_CODE)),
+                    Err(_) => Err(WriteFault::Lost(StreamFault::Remote(RESET_CODE))),
                 }
             }
         }
@@ -165,6 +167,15 @@ impl Transport {
         match self.via(connection)? {
             Via::Quic(id) => self.quic.info(id).map(|info| info.rtt),
             Via::Circuit(_) => None,
+        }
+    }
+
+    /// Gives up our direction, where the directions end apart.
+    pub(crate) fn reset_ours(&mut self, connection: ConnectionId, number: u64) {
+        match self.via(connection) {
+            Some(Via::Quic(id)) => self.quic.reset(self.now, id, number, RESET_CODE),
+            Some(Via::Circuit(_)) => self.reset(connection, number),
+            None => {}
         }
     }
 

@@ -34,6 +34,9 @@ pub struct Config {
     pub unvalidated_rate: u32,
 }
 
+/// What every path must pass, in bytes of UDP payload (RFC 9000 section 14).
+const MIN_MTU: u16 = 1200;
+
 impl Default for Config {
     fn default() -> Self {
         const STREAM_WINDOW: u32 = 2 << 20;
@@ -57,7 +60,7 @@ impl Config {
     pub(super) fn transport(&self) -> Arc<TransportConfig> {
         let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);
         let mut mtu = MtuDiscoveryConfig::default();
-        mtu.upper_bound(self.max_mtu);
+        mtu.upper_bound(self.max_mtu.max(MIN_MTU));
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(self.max_streams))

@@ -204,7 +204,8 @@ pub(super) struct Table {
 #[derive(Default)]
 struct Slot {
     generation: u32,
-    connection: Option<Connection>,
+    /// Boxed, for it takes kilobytes, which an empty slot need not hold and a growing table need not move.
+    connection: Option<Box<Connection>>,
 }
 
 impl Table {
@@ -217,12 +218,12 @@ impl Table {
             slot.connection.is_none(),
             "quinn-proto reuses a handle only after we have let go of it"
         );
-        slot.connection = Some(connection);
+        slot.connection = Some(Box::new(connection));
         self.len += 1;
         QuicId::from_parts(handle.0 as u32, slot.generation)
     }
 
-    pub(super) fn remove(&mut self, id: QuicId) -> Option<Connection> {
+    pub(super) fn remove(&mut self, id: QuicId) -> Option<Box<Connection>> {
         let slot =
             self.slots.get_mut(id.index() as usize).filter(|slot| slot.generation == id.generation())?;
         let connection = slot.connection.take()?;
@@ -233,12 +234,12 @@ impl Table {
 
     pub(super) fn get(&self, id: QuicId) -> Option<&Connection> {
         let slot = self.slots.get(id.index() as usize)?;
-        slot.connection.as_ref().filter(|_| slot.generation == id.generation())
+        slot.connection.as_deref().filter(|_| slot.generation == id.generation())
     }
 
     pub(super) fn get_mut(&mut self, id: QuicId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.index() as usize)?;
-        slot.connection.as_mut().filter(|_| slot.generation == id.generation())
+        slot.connection.as_deref_mut().filter(|_| slot.generation == id.generation())
     }
 
     /// The id of a connection that quinn-proto routed to.

@@ -1,6 +1,9 @@
 //! The one endpoint: everything random in it injected, and who is let in.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use aws_lc_rs::{hkdf, hmac};
 use quinn_proto::{
@@ -95,7 +98,7 @@ impl ConnectionIdGenerator for RandomCids {
         CID_LEN
     }
 
-    fn cid_lifetime(&self) -> Option<std::time::Duration> {
+    fn cid_lifetime(&self) -> Option<Duration> {
         None
     }
 }
@@ -103,7 +106,8 @@ impl ConnectionIdGenerator for RandomCids {
 /// Lets so many a second through, and a second's worth at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
-    interval: u64,
+    /// Between two, in nanoseconds; `None` lets nothing through.
+    interval: Option<u64>,
     /// When the allowance will be whole again, in nanoseconds.
     whole_at: u64,
 }
@@ -112,14 +116,14 @@ const SECOND: u64 = 1_000_000_000;
 
 impl Rate {
     pub(super) fn new(per_second: u32) -> Self {
-        let interval = SECOND.checked_div(u64::from(per_second)).unwrap_or(u64::MAX);
-        Self { interval, whole_at: 0 }
+        Self { interval: SECOND.checked_div(u64::from(per_second)), whole_at: 0 }
     }
 
     /// Whether one more may pass at `now`.
     pub(super) fn pass(&mut self, now: Instant) -> bool {
+        let Some(interval) = self.interval else { return false };
         let now = now.as_nanos();
-        let whole_at = self.whole_at.max(now).saturating_add(self.interval);
+        let whole_at = self.whole_at.max(now).saturating_add(interval);
         let passes = whole_at - now <= SECOND;
         if passes {
             self.whole_at = whole_at;

@@ -53,6 +53,7 @@ use self::{
     timers::ConnectionTimers,
 };
 use crate::{
+    event::CloseReason,
     ids::{QuicId, SocketId},
     rng::Rng,
     time::{Deadline, Instant},
@@ -154,6 +155,11 @@ impl Quic {
         self.stats.datagrams_in += 1;
         self.stats.bytes_in += datagram.data.len() as u64;
         let Datagram { socket, remote, local_ip, ecn, data } = datagram;
+        if remote.port() == 0 {
+            // Nobody can be answered there.
+            self.stats.refused.unroutable += 1;
+            return;
+        }
         self.scratch.clear();
         let ecn = ecn.map(Ecn::to_quinn);
         match self.endpoint.handle(at, remote, local_ip, ecn, data, &mut self.scratch) {
@@ -190,9 +196,12 @@ impl Quic {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next: at once if there are events to be polled.
     pub fn deadline(&mut self) -> Option<Deadline> {
         self.settle();
+        if !self.events.is_empty() {
+            return Some(Deadline::new(self.now, "quic event"));
+        }
         self.look_up_deadlines();
         self.timers.next().map(|at| Deadline::new(at, "quic timer"))
     }
@@ -330,7 +339,7 @@ impl Quic {
         self.settle_one(id);
         let Some(connection) = self.live(id) else { return };
         connection.quinn.close(at, varint(code), Bytes::copy_from_slice(reason));
-        self.report_end(id, crate::event::CloseReason::Local);
+        self.report_end(id, CloseReason::Local);
         self.touch(id);
     }
 

@@ -15,6 +15,7 @@ use peerless_proto::frame::{FrameDecoder, Framing};
 use self::negotiate::{Dialer, Listener};
 use crate::{
     behaviour::{ProtocolName, Queues},
+    event::StreamFault,
     ids::{Arena, ConnectionId, StreamId},
     node::CircuitId,
     rng::{HashKeys, Map},
@@ -55,6 +56,15 @@ pub enum Read {
     Finished,
 }
 
+/// Why nothing could be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WriteFault {
+    /// The remote wants no more, for this reason; it may go on sending.
+    Stopped(u64),
+    /// The stream is gone in both directions.
+    Lost(StreamFault),
+}
+
 /// To whom a stream belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -82,7 +92,7 @@ pub(crate) enum Mode {
     Spliced(SpliceId),
     /// The carrier of a circuit.
     Carrying(CircuitId),
-    /// Only what is queued still matters; then it ends.
+    /// What is queued still leaves, what arrives is discarded. Exits: both directions ended, timed out.
     Draining,
 }
 
@@ -104,10 +114,12 @@ pub(crate) struct Stream {
     pub(crate) finishing: bool,
     /// Our direction has ended.
     pub(crate) finished: bool,
+    /// It has ended because the remote wants no more (STOP_SENDING, RFC 9000 section 19.5), for this reason.
+    pub(crate) stopped: Option<u64>,
     /// The remote's direction has ended.
     pub(crate) remote_finished: bool,
-    /// When negotiation must be over.
-    pub(crate) negotiate_by: Option<Instant>,
+    /// When negotiation, or draining, must be over.
+    pub(crate) deadline: Option<Instant>,
     /// Told the embedder that it can read, and it has not tried since.
     pub(crate) told_readable: bool,
     /// A write of the embedder was blocked.
@@ -123,6 +135,15 @@ impl Stream {
             self.queued += bytes.len();
             self.queue.push_back(bytes);
         }
+    }
+
+    /// The remote wants no more of what we send. What it sends can still be read.
+    pub(crate) fn stop(&mut self, code: u64) {
+        self.queue.clear();
+        self.queued = 0;
+        self.finishing = true;
+        self.finished = true;
+        self.stopped = Some(code);
     }
 
     /// Whether both directions have ended.
@@ -147,7 +168,7 @@ impl Streams {
 
     /// Adds a stream that is about to negotiate.
     pub(crate) fn insert(&mut self, stream: Stream) -> StreamId {
-        let by = stream.negotiate_by;
+        let by = stream.deadline;
         let id = self.table.insert(stream);
         if let Some(at) = by {
             self.timers.set(at, id);
@@ -158,7 +179,7 @@ impl Streams {
     /// Removes a stream and its share in all accounts.
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<Stream> {
         let stream = self.table.remove(id)?;
-        if let Some(at) = stream.negotiate_by {
+        if let Some(at) = stream.deadline {
             self.timers.clear(at, id);
         }
         if let (true, Some(protocol)) = (stream.inbound, &stream.protocol) {
@@ -181,10 +202,14 @@ impl Streams {
         self.table.get_mut(id)
     }
 
-    /// Negotiation is over: disarms its timer.
-    pub(crate) fn negotiated(&mut self, id: StreamId) {
-        if let Some(at) = self.table.get_mut(id).and_then(|s| s.negotiate_by.take()) {
-            self.timers.clear(at, id);
+    /// Arms the stream's timer anew, or disarms it.
+    pub(crate) fn set_deadline(&mut self, id: StreamId, at: Option<Instant>) {
+        let Some(stream) = self.table.get_mut(id) else { return };
+        if let Some(old) = std::mem::replace(&mut stream.deadline, at) {
+            self.timers.clear(old, id);
+        }
+        if let Some(at) = at {
+            self.timers.set(at, id);
         }
     }
 
@@ -204,16 +229,16 @@ impl Streams {
         true
     }
 
-    /// Takes a stream whose negotiation has run out of time.
+    /// Takes a stream whose time is up.
     pub(crate) fn pop_late(&mut self, now: Instant) -> Option<StreamId> {
         let (_, id) = self.timers.pop_due(now)?;
         if let Some(stream) = self.table.get_mut(id) {
-            stream.negotiate_by = None;
+            stream.deadline = None;
         }
         Some(id)
     }
 
-    /// When the next negotiation runs out of time.
+    /// When the next stream's time is up.
     pub(crate) fn next_late(&self) -> Option<Instant> {
         self.timers.next()
     }
@@ -222,7 +247,7 @@ impl Streams {
         self.table.len()
     }
 
-    /// Armed negotiation timers.
+    /// Armed timers.
     pub(crate) fn timers(&self) -> usize {
         self.timers.len()
     }

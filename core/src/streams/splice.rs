@@ -11,7 +11,7 @@ use libp2p_identity::PeerId;
 use crate::{
     event::{SpliceEnd, StreamFault},
     ids::{Arena, Id, StreamId, Token},
-    streams::Read,
+    streams::{Read, WriteFault},
     time::{Instant, Timers},
 };
 
@@ -43,9 +43,15 @@ pub(crate) trait Pipes {
     /// Takes up to `max` bytes from a stream.
     fn read(&mut self, stream: StreamId, max: usize) -> Result<Read, StreamFault>;
     /// Takes a prefix off `data`; 0 means blocked.
-    fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, StreamFault>;
+    fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, WriteFault>;
+    /// Why the remote wants no more, if it does not.
+    fn stopped(&self, stream: StreamId) -> Option<u64>;
     /// Ends our direction.
     fn finish(&mut self, stream: StreamId);
+    /// Ends our direction at once.
+    fn reset(&mut self, stream: StreamId);
+    /// Ends the remote's direction at once.
+    fn stop(&mut self, stream: StreamId);
 }
 
 /// What one turn came to.
@@ -87,6 +93,24 @@ struct Flow {
     written: u64,
     source_finished: bool,
     finished: bool,
+    /// Why it finished before its source did.
+    broken: Option<Side>,
+}
+
+/// At which end of a flow something happened.
+#[derive(Debug)]
+enum Side {
+    Source(StreamFault),
+    Sink(StreamFault),
+}
+
+impl Side {
+    fn of_source(self, source_is_a: bool) -> SpliceEnd {
+        match (self, source_is_a) {
+            (Self::Source(fault), true) | (Self::Sink(fault), false) => SpliceEnd::A(fault),
+            (Self::Source(fault), false) | (Self::Sink(fault), true) => SpliceEnd::B(fault),
+        }
+    }
 }
 
 impl Splice {
@@ -117,27 +141,29 @@ impl Splice {
         self.b_to_a.source_finished = true;
     }
 
-    /// Moves bytes both ways, at most [`QUANTUM`] each.
+    /// Moves bytes both ways, at most [`QUANTUM`] each. The directions end each on its own, with FIN, reset or stop.
     pub(crate) fn turn(&mut self, pipes: &mut impl Pipes) -> Turn {
         let reading = self.cut_at.is_none();
-        let forth = self.a_to_b.turn(pipes, self.a, self.b, self.limit, reading);
-        let forth = match forth {
-            Err(Side::Source(fault)) => return Turn::Over(SpliceEnd::A(fault)),
-            Err(Side::Sink(fault)) => return Turn::Over(SpliceEnd::B(fault)),
+        let forth = match self.a_to_b.turn(pipes, self.a, self.b, self.limit, reading) {
             Ok(progress) => progress,
+            Err(side) => return Turn::Over(side.of_source(true)),
         };
-        let back = self.b_to_a.turn(pipes, self.b, self.a, self.limit, reading);
-        let back = match back {
-            Err(Side::Source(fault)) => return Turn::Over(SpliceEnd::B(fault)),
-            Err(Side::Sink(fault)) => return Turn::Over(SpliceEnd::A(fault)),
+        let back = match self.b_to_a.turn(pipes, self.b, self.a, self.limit, reading) {
             Ok(progress) => progress,
+            Err(side) => return Turn::Over(side.of_source(false)),
         };
         match (forth, back) {
             (Progress::Limit, _) | (_, Progress::Limit) => Turn::Limit,
             (Progress::More, _) | (_, Progress::More) => Turn::More,
-            _ if self.a_to_b.finished && self.b_to_a.finished => Turn::Over(SpliceEnd::Finished),
+            _ if self.a_to_b.finished && self.b_to_a.finished => Turn::Over(self.end()),
             _ => Turn::Idle,
         }
+    }
+
+    fn end(&mut self) -> SpliceEnd {
+        let forth = self.a_to_b.broken.take().map(|side| side.of_source(true));
+        let back = self.b_to_a.broken.take().map(|side| side.of_source(false));
+        forth.or(back).unwrap_or(SpliceEnd::Finished)
     }
 }
 
@@ -145,11 +171,6 @@ enum Progress {
     Idle,
     More,
     Limit,
-}
-
-enum Side {
-    Source(StreamFault),
-    Sink(StreamFault),
 }
 
 impl Flow {
@@ -165,6 +186,8 @@ impl Flow {
         Ok(())
     }
 
+    /// Moves up to a quantum. An error is the loss of a whole stream; what ends this direction alone is kept in
+    /// `broken`.
     fn turn(
         &mut self,
         pipes: &mut impl Pipes,
@@ -174,19 +197,21 @@ impl Flow {
         reading: bool,
     ) -> Result<Progress, Side> {
         let mut budget = QUANTUM;
-        loop {
-            if !self.write_held(pipes, sink)? {
-                return Ok(Progress::Idle);
+        while !self.finished {
+            if let Some(code) = pipes.stopped(sink) {
+                self.sink_stopped(pipes, source, code);
+                break;
+            }
+            if !self.write_held(pipes, source, sink)? {
+                break;
             }
             if self.source_finished {
-                if !self.finished {
-                    pipes.finish(sink);
-                    self.finished = true;
-                }
-                return Ok(Progress::Idle);
+                pipes.finish(sink);
+                self.finished = true;
+                break;
             }
             if !reading {
-                return Ok(Progress::Idle);
+                break;
             }
             if budget == 0 {
                 return Ok(Progress::More);
@@ -194,29 +219,50 @@ impl Flow {
             let left = if limit == 0 { u64::MAX } else { limit - self.read };
             // At the limit one more byte is asked for: only a source that goes on sending has exceeded it.
             let max = budget.min(usize::try_from(left).unwrap_or(usize::MAX)).max(1);
-            match pipes.read(source, max).map_err(Side::Source)? {
-                Read::Blocked => return Ok(Progress::Idle),
-                Read::Finished => self.source_finished = true,
-                Read::Data(_) if left == 0 => return Ok(Progress::Limit),
-                Read::Data(chunk) => {
+            match pipes.read(source, max) {
+                Ok(Read::Blocked) => break,
+                Ok(Read::Finished) => self.source_finished = true,
+                Ok(Read::Data(_)) if left == 0 => return Ok(Progress::Limit),
+                Ok(Read::Data(chunk)) => {
                     budget -= chunk.len().min(budget);
                     self.read += chunk.len() as u64;
                     let fits = self.hold.push_back(chunk);
                     debug_assert!(fits.is_ok(), "the hold was just emptied");
                 }
+                Err(StreamFault::Remote(code)) => {
+                    pipes.reset(sink);
+                    self.finished = true;
+                    self.broken = Some(Side::Source(StreamFault::Remote(code)));
+                }
+                Err(fault) => return Err(Side::Source(fault)),
             }
         }
+        Ok(Progress::Idle)
     }
 
-    /// Writes what is held. Returns whether all of it is gone.
-    fn write_held(&mut self, pipes: &mut impl Pipes, sink: StreamId) -> Result<bool, Side> {
+    fn sink_stopped(&mut self, pipes: &mut impl Pipes, source: StreamId, code: u64) {
+        if !self.source_finished {
+            pipes.stop(source);
+        }
+        self.hold.clear();
+        self.finished = true;
+        self.broken = Some(Side::Sink(StreamFault::Remote(code)));
+    }
+
+    /// Writes what is held. Returns whether the flow may go on reading.
+    fn write_held(&mut self, pipes: &mut impl Pipes, source: StreamId, sink: StreamId) -> Result<bool, Side> {
         while let Some(front) = self.hold.front_mut() {
-            let taken = pipes.write(sink, front).map_err(Side::Sink)?;
-            self.written += taken as u64;
+            match pipes.write(sink, front) {
+                Ok(0) => return Ok(false),
+                Ok(taken) => self.written += taken as u64,
+                Err(WriteFault::Stopped(code)) => {
+                    self.sink_stopped(pipes, source, code);
+                    return Ok(false);
+                }
+                Err(WriteFault::Lost(fault)) => return Err(Side::Sink(fault)),
+            }
             if front.is_empty() {
                 self.hold.pop_front();
-            } else if taken == 0 {
-                return Ok(false);
             }
         }
         Ok(true)

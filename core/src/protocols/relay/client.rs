@@ -1,122 +1,379 @@
-//! The side that uses relays: keeps reservations alive, and dials through circuits.
+//! The side that uses relays: keeps reservations alive, accepts circuits through them, and dials through circuits.
+
+mod connect;
+mod events;
+mod grant;
+mod reserve;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
-use super::Status;
+pub use self::events::{Event, ReserveError};
+use self::{connect::Circuit, reserve::Relay};
+use super::{HOP, STOP, Status, spec, stop, wire};
 use crate::{
-    event,
-    event::{CircuitLimit, CloseReason, DialError, OpenError, StreamFault},
-    time::UnixTime,
+    behaviour::{
+        Action, Behaviour, Context, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent,
+    },
+    event::{AttemptError, CloseReason, DialError, OpenError, StreamFault, UpgradeRole},
+    ids::{ConnectionId, StreamId, Token},
+    protocols::by_connection::ByConnection,
+    time::{Deadline, Instant, Timers, UnixTime},
 };
 
-/// What became of our reservations.
+/// How patient the client is, and how much it accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A relay forwards to us, or goes on doing so.
-    Reserved {
-        /// The relay.
-        relay: PeerId,
-        /// Until when.
-        expires: UnixTime,
-        /// The circuit addresses that lead to us, with our own `/p2p`.
-        addresses: Vec<Multiaddr>,
-        /// What it grants each circuit.
-        limit: CircuitLimit,
-        /// Whether it is a refresh.
-        renewed: bool,
-    },
-    /// A reservation that we held is gone; its addresses are withdrawn.
-    Lost {
-        /// The relay.
-        relay: PeerId,
-        /// Why.
-        reason: ReserveError,
-    },
-    /// A reservation that we asked for was not granted.
-    Failed {
-        /// The relay's address, as it was asked for.
-        address: Multiaddr,
-        /// Why.
-        reason: ReserveError,
-    },
+pub struct Config {
+    /// How long a relay may take to answer, and a dial through it as a whole; at least a second.
+    pub timeout: Duration,
+    /// Most circuits that one relay may have open to us.
+    pub max_inbound_circuits: usize,
 }
 
-impl From<Event> for event::Event {
-    fn from(event: Event) -> Self {
-        Self::Reservation(event)
+impl Default for Config {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), max_inbound_circuits: 256 }
     }
 }
 
-/// Why we hold no reservation.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReserveError {
-    /// The address has no `/p2p`, so nobody to authenticate.
-    #[error("the relay's address must end in /p2p/ and its peer id")]
-    NoPeer,
-    /// The relay could not be reached.
-    #[error("{0}")]
-    Unreachable(DialError),
-    /// The connection to the relay ended.
-    #[error("the connection to the relay ended: {0}")]
-    Disconnected(CloseReason),
-    /// No stream could be opened.
-    #[error("{0}")]
-    Open(OpenError),
-    /// The stream was lost.
-    #[error("{0}")]
-    Stream(StreamFault),
-    /// The relay said no.
-    #[error("the relay refused: {0}")]
-    Refused(Status),
-    /// The relay broke the protocol.
-    #[error("the relay broke the protocol: {0}")]
-    Malformed(String),
-    /// The voucher is not what it must be.
-    #[error("the voucher is not valid: {0}")]
-    Voucher(String),
-    /// The relay did not answer in time.
-    #[error("timed out")]
-    TimedOut,
-    /// It ended without having been renewed.
-    #[error("expired")]
-    Expired,
-    /// We gave it up.
-    #[error("given up by us")]
-    Cancelled,
-}
-
-/// temp
-#[derive(Clone, Debug, Default)]
-pub struct Config {}
-/// temp
+/// The user of relays in one node.
 #[derive(Debug)]
-pub struct Client;
+pub struct Client {
+    config: Config,
+    protocols: [ProtocolSpec; 2],
+    relays: BTreeMap<PeerId, Relay>,
+    /// Dials through relays, by their token.
+    circuits: BTreeMap<Token, Circuit>,
+    /// Connections to relays under way, each of which may serve several.
+    links: BTreeMap<Token, Link>,
+    link_to: BTreeMap<(PeerId, Multiaddr), Token>,
+    opening: ByConnection<Token, Purpose>,
+    streams: ByConnection<StreamId, Purpose>,
+    timers: Timers<Timer>,
+}
+
+/// A connection to a relay under way.
+#[derive(Debug)]
+struct Link {
+    relay: PeerId,
+    address: Multiaddr,
+    /// Dials that wait for it.
+    circuits: Vec<Token>,
+}
+
+/// What a stream is for. Besides what is listed, a reset or the end of its connection ends each.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    /// RESERVE was or will be sent; until the answer, the end, or the relay's timer.
+    Reserve(PeerId),
+    /// CONNECT was or will be sent; until the answer, the end, or the circuit's timer.
+    Connect(Token),
+    /// A relay opened it; until its CONNECT, the end, or the timeout.
+    Stop { until: Instant },
+    /// All is said; until the remote's end or the timeout.
+    Closing { until: Instant },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The next step of a relay's state.
+    Relay(PeerId),
+    Expiry(PeerId),
+    Circuit(Token),
+    Stream(StreamId),
+}
+
 impl Client {
-    /// temp
-    pub fn new(_: Config) -> Self {
-        Self
+    /// The user of relays in one node.
+    pub fn new(mut config: Config) -> Self {
+        config.timeout = config.timeout.max(Duration::from_secs(1));
+        let protocols = [spec(HOP, 0), spec(STOP, config.max_inbound_circuits)];
+        Self {
+            config,
+            protocols,
+            relays: BTreeMap::new(),
+            circuits: BTreeMap::new(),
+            links: BTreeMap::new(),
+            link_to: BTreeMap::new(),
+            opening: ByConnection::default(),
+            streams: ByConnection::default(),
+            timers: Timers::default(),
+        }
     }
 
-    /// temp
-    pub fn reserve(
+    /// Relays where we hold a reservation or try to, whether connected or not.
+    pub fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.relays.keys().copied()
+    }
+
+    /// Entries in all tables; zero when no peer is left, no relay wanted and no dial under way.
+    pub fn len(&self) -> usize {
+        self.relays.len()
+            + self.circuits.len()
+            + self.links.len()
+            + self.link_to.len()
+            + self.opening.len()
+            + self.streams.len()
+            + self.timers.len()
+    }
+
+    /// Whether all tables are empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Connects to a relay, or joins in with who is already connecting to it at that address.
+    fn link(&mut self, cx: &mut Context<'_>, relay: PeerId, address: Multiaddr) -> Token {
+        let key = (relay, address);
+        if let Some(token) = self.link_to.get(&key) {
+            return *token;
+        }
+        let token = cx.dial(Some(relay), vec![key.1.clone()]);
+        self.links.insert(token, Link { relay, address: key.1.clone(), circuits: Vec::new() });
+        self.link_to.insert(key, token);
+        token
+    }
+
+    fn on_linked(&mut self, cx: &mut Context<'_>, token: Token, result: Result<ConnectionId, DialError>) {
+        let Some(Link { relay, address, circuits }) = self.links.remove(&token) else { return };
+        self.link_to.remove(&(relay, address));
+        self.reserve_linked(cx, relay, token, &result);
+        for circuit in circuits {
+            self.circuit_linked(cx, circuit, &result);
+        }
+    }
+
+    /// Opens a stream to a relay.
+    fn open(&mut self, cx: &mut Context<'_>, connection: ConnectionId, purpose: Purpose) -> Token {
+        let token = cx.open(connection, HOP);
+        self.opening.insert(token, connection, purpose);
+        token
+    }
+
+    fn on_opened(&mut self, cx: &mut Context<'_>, token: Token, result: Result<StreamId, OpenError>) {
+        let Some((connection, purpose)) = self.opening.remove(token) else {
+            // Whoever wanted it gave up meanwhile.
+            if let Ok(stream) = result {
+                cx.reset(stream);
+            }
+            return;
+        };
+        if let Ok(stream) = result {
+            self.streams.insert(stream, connection, purpose);
+        }
+        match purpose {
+            Purpose::Reserve(relay) => self.reserve_opened(cx, relay, result),
+            Purpose::Connect(circuit) => self.circuit_opened(cx, circuit, result),
+            Purpose::Stop { .. } | Purpose::Closing { .. } => {}
+        }
+    }
+
+    /// Gives up a stream that is asked for or open.
+    fn drop_request(&mut self, cx: &mut Context<'_>, request: Request) {
+        match request {
+            Request::Opening(token) => {
+                self.opening.remove(token);
+            }
+            Request::Asked(stream) => {
+                // A lost stream is not in the table any more, and an answered one has another purpose.
+                if let Some(Purpose::Reserve(_) | Purpose::Connect(_)) = self.streams.get(stream) {
+                    self.streams.remove(stream);
+                    cx.reset(stream);
+                }
+            }
+        }
+    }
+
+    /// Says no more on a stream, and waits for the remote's end.
+    fn close(&mut self, cx: &mut Context<'_>, stream: StreamId, connection: ConnectionId) {
+        cx.finish(stream);
+        let until = cx.now() + self.config.timeout;
+        self.timers.set(until, Timer::Stream(stream));
+        self.streams.insert(stream, connection, Purpose::Closing { until });
+    }
+
+    fn on_stream(&mut self, cx: &mut Context<'_>, stream: StreamId, event: StreamEvent) {
+        if let StreamEvent::Accepted { connection, .. } = event {
+            let until = cx.now() + self.config.timeout;
+            self.timers.set(until, Timer::Stream(stream));
+            self.streams.insert(stream, connection, Purpose::Stop { until });
+            return;
+        }
+        let Some(purpose) = self.streams.get(stream).copied() else { return };
+        match (purpose, event) {
+            (Purpose::Reserve(relay), StreamEvent::Frame(frame)) => {
+                self.reserve_answered(cx, relay, stream, &frame)
+            }
+            (Purpose::Connect(circuit), StreamEvent::Frame(frame)) => {
+                self.circuit_answered(cx, circuit, stream, &frame);
+            }
+            (Purpose::Stop { .. }, StreamEvent::Frame(frame)) => self.on_stop(cx, stream, &frame),
+            (_, StreamEvent::Finished) => self.on_stream_end(cx, stream, purpose, None),
+            (_, StreamEvent::Reset(fault)) => self.on_stream_end(cx, stream, purpose, Some(fault)),
+            _ => {}
+        }
+    }
+
+    /// The remote sends no more, or the stream is lost.
+    fn on_stream_end(
         &mut self,
-        _: &mut crate::behaviour::Context<'_>,
-        _: Multiaddr,
-    ) -> Result<(), ReserveError> {
-        Ok(())
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        purpose: Purpose,
+        fault: Option<StreamFault>,
+    ) {
+        if fault.is_some() {
+            self.take(stream);
+        }
+        match (purpose, fault) {
+            (Purpose::Reserve(relay), None) => {
+                self.setback(cx, relay, ReserveError::Malformed("no answer".into()));
+            }
+            (Purpose::Reserve(relay), Some(fault)) => self.setback(cx, relay, ReserveError::Stream(fault)),
+            (Purpose::Connect(circuit), None) => {
+                self.circuit_failed(cx, circuit, AttemptError::RelayFault("no answer".into()));
+            }
+            (Purpose::Connect(circuit), Some(fault)) => {
+                self.circuit_failed(cx, circuit, AttemptError::RelayFault(fault.to_string()));
+            }
+            (Purpose::Stop { .. }, None) => {
+                self.take(stream);
+                cx.finish(stream);
+            }
+            (Purpose::Closing { .. }, None) => {
+                self.take(stream);
+            }
+            (Purpose::Stop { .. } | Purpose::Closing { .. }, Some(_)) => {}
+        }
     }
-    /// temp
-    pub fn cancel(&mut self, _: &mut crate::behaviour::Context<'_>, _: PeerId) {}
+
+    /// A relay says that somebody wants to reach us.
+    fn on_stop(&mut self, cx: &mut Context<'_>, stream: StreamId, frame: &[u8]) {
+        let Some((connection, _)) = self.take(stream) else { return };
+        let view = cx.view();
+        let Some(info) = view.connections.get(connection) else { return };
+        let reserved = info.relayed.is_none() && self.holds(&info.peer);
+        match stop::judge(frame, reserved, view.local_peer()) {
+            Ok(stop::Incoming { source, limit }) => {
+                cx.count("relay.stop.accepted");
+                cx.send(stream, wire::encode(&wire::stop_answer(Status::Ok)));
+                let token = cx.token();
+                cx.push(Action::Upgrade { token, stream, peer: source, role: UpgradeRole::Responder, limit });
+            }
+            Err(status) => {
+                cx.count(stop::counter(status));
+                cx.send(stream, wire::encode(&wire::stop_answer(status)));
+                self.close(cx, stream, connection);
+            }
+        }
+    }
+
+    fn on_disconnected(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: ConnectionId,
+        peer: PeerId,
+        reason: &CloseReason,
+    ) {
+        let streams = self.streams.remove_connection(connection);
+        for (stream, purpose) in &streams {
+            self.disarm(*stream, *purpose);
+        }
+        let opening = self.opening.remove_connection(connection);
+        let purposes = streams.into_iter().map(|s| s.1).chain(opening.into_iter().map(|o| o.1));
+        for purpose in purposes {
+            match purpose {
+                Purpose::Reserve(relay) => {
+                    self.setback(cx, relay, ReserveError::Disconnected(reason.clone()));
+                }
+                Purpose::Connect(circuit) => {
+                    self.circuit_failed(cx, circuit, AttemptError::RelayUnreachable(reason.to_string()));
+                }
+                Purpose::Stop { .. } | Purpose::Closing { .. } => {}
+            }
+        }
+        self.reserve_disconnected(cx, connection, peer, reason);
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
+        match timer {
+            Timer::Relay(relay) => self.reserve_step(cx, relay),
+            Timer::Expiry(relay) => self.setback(cx, relay, ReserveError::Expired),
+            Timer::Circuit(circuit) => self.circuit_failed(cx, circuit, AttemptError::TimedOut),
+            Timer::Stream(stream) => {
+                if self.streams.remove(stream).is_some() {
+                    cx.count("relay.client.stream_timeout");
+                    cx.reset(stream);
+                }
+            }
+        }
+    }
+
+    /// Takes a stream out of the table, and disarms its timer.
+    fn take(&mut self, stream: StreamId) -> Option<(ConnectionId, Purpose)> {
+        let (connection, purpose) = self.streams.remove(stream)?;
+        self.disarm(stream, purpose);
+        Some((connection, purpose))
+    }
+
+    fn disarm(&mut self, stream: StreamId, purpose: Purpose) {
+        if let Purpose::Stop { until } | Purpose::Closing { until } = purpose {
+            self.timers.clear(until, Timer::Stream(stream));
+        }
+    }
 }
-impl crate::behaviour::Behaviour for Client {
+
+impl Behaviour for Client {
     fn name(&self) -> &'static str {
-        "Client"
+        "relay-client"
     }
-    fn protocols(&self) -> &[crate::behaviour::ProtocolSpec] {
-        &[]
+
+    fn protocols(&self) -> &[ProtocolSpec] {
+        &self.protocols
     }
-    fn handle(&mut self, _: &mut crate::behaviour::Context<'_>, _: crate::behaviour::Input) {}
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: Input) {
+        while let Some((_, timer)) = self.timers.pop_due(cx.now()) {
+            self.on_timer(cx, timer);
+        }
+        match input {
+            Input::Peer(PeerEvent::Disconnected { connection, peer, reason, .. }) => {
+                self.on_disconnected(cx, connection, peer, &reason);
+            }
+            Input::Stream(stream, event) => self.on_stream(cx, stream, event),
+            Input::Reply(token, Reply::Stream(result)) => self.on_opened(cx, token, result),
+            Input::Reply(token, Reply::Dial(result)) => self.on_linked(cx, token, result),
+            Input::Dial(token, address) => self.on_dial(cx, token, address),
+            _ => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.timers.first().map(|(at, timer)| {
+            Deadline::new(
+                at,
+                match timer {
+                    Timer::Relay(_) => "reservation step",
+                    Timer::Expiry(_) => "reservation expires",
+                    Timer::Circuit(_) => "circuit dial timeout",
+                    Timer::Stream(_) => "relay stream timeout",
+                },
+            )
+        })
+    }
+
+    fn describe(&self, protocol: &ProtocolName, frame: &[u8], unix: UnixTime) -> Option<String> {
+        Some(wire::describe(protocol, frame, unix))
+    }
+}
+
+/// How far a request to a relay is.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    /// Its stream was asked for.
+    Opening(Token),
+    /// It was sent.
+    Asked(StreamId),
 }

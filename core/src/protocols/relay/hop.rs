@@ -1,136 +1,555 @@
 //! The relay: takes reservations, and joins circuits to those who hold them.
+//!
+//! A peer is who its connection proves it to be; no field of a message says otherwise. A circuit counts from the
+//! CONNECT that asks for it to its last byte, so that limits hold at every moment.
+
+mod events;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
-
-use super::Status;
-use crate::{
-    event,
-    event::{SpliceEnd, StreamFault},
-    time::UnixTime,
+use multiaddr::Multiaddr;
+use peerless_proto::{
+    address,
+    pb::{
+        self, Message as _,
+        relay::{HopMessage, HopType, MAX_MESSAGE, Reservation as Granted, StopMessage, StopType},
+    },
+    voucher::Voucher,
 };
 
-/// What the relay did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A peer may be reached through us.
-    ReservationAccepted {
-        /// The peer.
-        peer: PeerId,
-        /// Until when.
-        expires: UnixTime,
-        /// Whether it held one before.
-        renewed: bool,
-    },
-    /// A peer asked for a reservation in vain.
-    ReservationRefused {
-        /// The peer.
-        peer: PeerId,
-        /// What it was told.
-        status: Status,
-        /// The limit or rule that said no.
-        why: &'static str,
-    },
-    /// A reservation is over.
-    ReservationEnded {
-        /// Whose.
-        peer: PeerId,
-        /// `expired` or `disconnected`.
-        why: &'static str,
-    },
-    /// A circuit was asked for in vain.
-    CircuitRefused {
-        /// Who asked.
-        source: PeerId,
-        /// For whom; `None` if the request did not say.
-        target: Option<PeerId>,
-        /// What it was told.
-        status: Status,
-        /// The limit or rule that said no.
-        why: &'static str,
-    },
-    /// A circuit carries bytes.
-    CircuitOpened {
-        /// Who asked for it.
-        source: PeerId,
-        /// Who accepted it.
-        target: PeerId,
-    },
-    /// A circuit has ended.
-    CircuitClosed {
-        /// Who had asked for it.
-        source: PeerId,
-        /// Who had accepted it.
-        target: PeerId,
-        /// Bytes from source to target.
-        bytes_in: u64,
-        /// Bytes from target to source.
-        bytes_out: u64,
-        /// Why.
-        end: CircuitEnd,
-    },
+pub use self::events::{CircuitEnd, Event};
+pub use super::limits::Config;
+use super::{
+    HOP, STOP, Status, direct_connection,
+    limits::{ConnectRequest, Refusal, ReserveRequest},
+    spec, wire,
+};
+use crate::{
+    behaviour::{Behaviour, Context, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent, View},
+    event::{OpenError, SpliceEnd, SpliceReport},
+    ids::{ConnectionId, StreamId, Token},
+    protocols::by_connection::ByConnection,
+    time::{Deadline, Instant, Timers, UnixTime},
+};
+
+/// Inbound streams per peer beside those that carry circuits: requests being answered.
+const SPARE_STREAMS: usize = 8;
+
+/// Inbound streams per peer when its circuits are not limited.
+const MANY_STREAMS: usize = 4096;
+
+/// The relay of one node.
+#[derive(Debug)]
+pub struct Hop {
+    config: Config,
+    protocols: [ProtocolSpec; 2],
+    reservations: BTreeMap<PeerId, Reservation>,
+    /// Streams that no splice has taken yet.
+    streams: ByConnection<StreamId, State>,
+    /// Streams to targets that were asked for.
+    opening: ByConnection<Token, CircuitId>,
+    circuits: BTreeMap<CircuitId, Circuit>,
+    splices: BTreeMap<Token, CircuitId>,
+    /// Circuits of which a peer is an end; absent means none.
+    ends: BTreeMap<PeerId, usize>,
+    next_circuit: u64,
+    timers: Timers<Timer>,
 }
 
-impl From<Event> for event::Event {
-    fn from(event: Event) -> Self {
-        Self::Hop(event)
-    }
+#[derive(Debug)]
+struct Reservation {
+    /// Where circuits to the peer are opened.
+    connection: ConnectionId,
+    until: Instant,
 }
 
-/// Why a circuit ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CircuitEnd {
-    /// Both sides finished.
-    #[error("both finished")]
-    Finished,
-    /// A direction reached its byte limit; both streams were reset.
-    #[error("byte limit reached")]
-    DataLimit,
-    /// Its time was up; both streams were reset.
-    #[error("duration limit reached")]
-    Duration,
-    /// The source's stream was lost.
-    #[error("source: {0}")]
-    Source(StreamFault),
-    /// The target's stream was lost.
-    #[error("target: {0}")]
-    Target(StreamFault),
-    /// We ended it.
-    #[error("closed by the relay")]
-    Local,
+/// What a stream waits for. Besides what is listed, a reset or the end of its connection ends each state.
+#[derive(Debug)]
+enum State {
+    /// The source's request; until it comes, the stream ends, or the timeout.
+    Asking { until: Instant },
+    /// The source's end of stream after our answer; until it comes or the timeout.
+    Answered { until: Instant },
+    /// The source's circuit; until that is joined or refused.
+    Source(CircuitId),
+    /// The target's answer; until it comes, the stream ends, or the circuit's timeout.
+    Target(CircuitId),
 }
 
-impl From<SpliceEnd> for CircuitEnd {
-    fn from(end: SpliceEnd) -> Self {
-        match end {
-            SpliceEnd::Finished => Self::Finished,
-            SpliceEnd::Limit => Self::DataLimit,
-            SpliceEnd::A(fault) => Self::Source(fault),
-            SpliceEnd::B(fault) => Self::Target(fault),
-            SpliceEnd::Local => Self::Local,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct CircuitId(u64);
+
+#[derive(Debug)]
+struct Circuit {
+    source: PeerId,
+    source_stream: StreamId,
+    target: PeerId,
+    stage: Stage,
+    /// Its timer.
+    until: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// The stream to the target was asked for.
+    Opening(Token),
+    /// The target was asked.
+    Asking(StreamId),
+    /// The two are joined. `over` is set when its time is up and the report is awaited.
+    Joined { over: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Stream(StreamId),
+    Reservation(PeerId),
+    Circuit(CircuitId),
+}
+
+impl Hop {
+    /// The relay of one node.
+    pub fn new(mut config: Config) -> Self {
+        config.limit.duration = config.limit.duration.filter(|duration| !duration.is_zero());
+        config.limit.data = config.limit.data.filter(|bytes| *bytes > 0);
+        config.reservation_ttl = config.reservation_ttl.max(Duration::from_secs(1));
+        config.timeout = config.timeout.max(Duration::from_secs(1));
+        let inbound = match config.max_circuits_per_peer {
+            0 => MANY_STREAMS,
+            circuits => circuits.saturating_add(SPARE_STREAMS),
+        };
+        Self {
+            config,
+            protocols: [spec(HOP, inbound), spec(STOP, 0)],
+            reservations: BTreeMap::new(),
+            streams: ByConnection::default(),
+            opening: ByConnection::default(),
+            circuits: BTreeMap::new(),
+            splices: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            next_circuit: 0,
+            timers: Timers::default(),
         }
     }
+
+    /// Reservations held now.
+    pub fn reservations(&self) -> usize {
+        self.reservations.len()
+    }
+
+    /// Circuits now, those being set up included.
+    pub fn circuits(&self) -> usize {
+        self.circuits.len()
+    }
+
+    /// Entries in all tables; zero when no peer is left.
+    pub fn len(&self) -> usize {
+        self.reservations.len()
+            + self.streams.len()
+            + self.opening.len()
+            + self.circuits.len()
+            + self.splices.len()
+            + self.ends.len()
+            + self.timers.len()
+    }
+
+    /// Whether all tables are empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    // Requests.
+
+    fn on_accepted(&mut self, cx: &mut Context<'_>, stream: StreamId, connection: ConnectionId) {
+        let until = cx.now() + self.config.timeout;
+        self.timers.set(until, Timer::Stream(stream));
+        self.streams.insert(stream, connection, State::Asking { until });
+    }
+
+    fn on_frame(&mut self, cx: &mut Context<'_>, stream: StreamId, frame: &[u8]) {
+        match self.streams.get(stream) {
+            Some(State::Asking { .. }) => self.on_request(cx, stream, frame),
+            Some(State::Source(circuit)) => self.fail(cx, *circuit, Refusal::Unexpected),
+            Some(State::Target(circuit)) => self.on_stop_answer(cx, *circuit, stream, frame),
+            Some(State::Answered { .. }) | None => {}
+        }
+    }
+
+    fn on_request(&mut self, cx: &mut Context<'_>, stream: StreamId, frame: &[u8]) {
+        let Some((connection, _)) = self.take(stream) else { return };
+        let Some(info) = cx.view().connections.get(connection) else { return };
+        let asker = Asker { stream, connection, peer: info.peer, relayed: info.relayed.is_some() };
+        let Ok(message) = pb::decode::<HopMessage>(frame) else {
+            return self.refuse_circuit(cx, asker, None, Refusal::Malformed);
+        };
+        match (message.kind(), message.r#type) {
+            (Some(HopType::Reserve), _) => self.on_reserve(cx, asker),
+            (Some(HopType::Connect), _) => self.on_connect(cx, asker, wire::peer_of(message.peer.as_ref())),
+            (_, Some(_)) => self.refuse_circuit(cx, asker, None, Refusal::Unexpected),
+            (_, None) => self.refuse_circuit(cx, asker, None, Refusal::Malformed),
+        }
+    }
+
+    fn on_reserve(&mut self, cx: &mut Context<'_>, asker: Asker) {
+        let Asker { connection, peer, .. } = asker;
+        let holds = self.reservations.contains_key(&peer);
+        let request = ReserveRequest { relayed: asker.relayed, holds, reservations: self.reservations.len() };
+        if let Err(refusal) = self.config.reserve(&request) {
+            cx.count(refusal.counter());
+            let (status, why) = (refusal.status(), refusal.why());
+            cx.emit(Event::ReservationRefused { peer, status, why });
+            return self.answer(cx, asker, &wire::hop_answer(status));
+        }
+        let until = cx.now() + self.config.reservation_ttl;
+        let expires = UnixTime::from_secs((cx.unix() + self.config.reservation_ttl).as_secs());
+        if let Some(old) = self.reservations.insert(peer, Reservation { connection, until }) {
+            self.timers.clear(old.until, Timer::Reservation(peer));
+        }
+        self.timers.set(until, Timer::Reservation(peer));
+        cx.count(if holds { "relay.hop.renewed" } else { "relay.hop.reserved" });
+        let mut message = wire::hop_answer(Status::Ok);
+        message.limit = wire::limit_to_wire(self.config.limit);
+        message.reservation = Some(grant(cx.view(), peer, expires));
+        fill_addresses(&mut message, cx.view());
+        self.answer(cx, asker, &message);
+        cx.emit(Event::ReservationAccepted { peer, expires, renewed: holds });
+    }
+
+    fn end_reservation(&mut self, cx: &mut Context<'_>, peer: PeerId, why: &'static str) {
+        let Some(reservation) = self.reservations.remove(&peer) else { return };
+        self.timers.clear(reservation.until, Timer::Reservation(peer));
+        cx.emit(Event::ReservationEnded { peer, why });
+    }
+
+    /// Answers a request, and waits for the remote's end of stream.
+    fn answer(&mut self, cx: &mut Context<'_>, asker: Asker, message: &HopMessage) {
+        cx.send(asker.stream, wire::encode(message));
+        cx.finish(asker.stream);
+        let until = cx.now() + self.config.timeout;
+        self.timers.set(until, Timer::Stream(asker.stream));
+        self.streams.insert(asker.stream, asker.connection, State::Answered { until });
+    }
+
+    fn refuse_circuit(
+        &mut self,
+        cx: &mut Context<'_>,
+        asker: Asker,
+        target: Option<PeerId>,
+        refusal: Refusal,
+    ) {
+        cx.count(refusal.counter());
+        let (source, status, why) = (asker.peer, refusal.status(), refusal.why());
+        self.answer(cx, asker, &wire::hop_answer(status));
+        cx.emit(Event::CircuitRefused { source, target, status, why });
+    }
+
+    // Circuits.
+
+    fn on_connect(&mut self, cx: &mut Context<'_>, asker: Asker, target: Option<PeerId>) {
+        let Some(target) = target else {
+            return self.refuse_circuit(cx, asker, None, Refusal::Malformed);
+        };
+        let reservation = self.reservations.get(&target);
+        let request = ConnectRequest {
+            relayed: asker.relayed,
+            to_itself: target == asker.peer || target == cx.view().local_peer(),
+            reserved: reservation.is_some(),
+            circuits: self.circuits.len(),
+            of_source: self.circuits_of(&asker.peer),
+            of_target: self.circuits_of(&target),
+        };
+        let connection = match (self.config.connect(&request), reservation) {
+            (Ok(()), Some(reservation)) => reservation.connection,
+            (Err(refusal), _) => return self.refuse_circuit(cx, asker, Some(target), refusal),
+            (Ok(()), None) => {
+                return self.refuse_circuit(cx, asker, Some(target), Refusal::NoReservation);
+            }
+        };
+        let id = CircuitId(self.next_circuit);
+        self.next_circuit += 1;
+        let token = cx.open(connection, STOP);
+        let until = cx.now() + self.config.timeout;
+        self.timers.set(until, Timer::Circuit(id));
+        self.opening.insert(token, connection, id);
+        self.streams.insert(asker.stream, asker.connection, State::Source(id));
+        for end in [asker.peer, target] {
+            *self.ends.entry(end).or_default() += 1;
+        }
+        let (source, source_stream) = (asker.peer, asker.stream);
+        let stage = Stage::Opening(token);
+        self.circuits.insert(id, Circuit { source, source_stream, target, stage, until: Some(until) });
+    }
+
+    fn on_opened(&mut self, cx: &mut Context<'_>, token: Token, result: Result<StreamId, OpenError>) {
+        let Some((connection, id)) = self.opening.remove(token) else {
+            // The circuit was given up while its stream was being opened.
+            if let Ok(stream) = result {
+                cx.reset(stream);
+            }
+            return;
+        };
+        let Some(circuit) = self.circuits.get_mut(&id) else { return };
+        match result {
+            Ok(stream) => {
+                circuit.stage = Stage::Asking(stream);
+                let limit = wire::limit_to_wire(self.config.limit);
+                cx.send(stream, wire::encode(&StopMessage::connect(circuit.source.to_bytes(), limit)));
+                self.streams.insert(stream, connection, State::Target(id));
+            }
+            Err(_) => self.fail(cx, id, Refusal::StopUnopened),
+        }
+    }
+
+    fn on_stop_answer(&mut self, cx: &mut Context<'_>, id: CircuitId, stream: StreamId, frame: &[u8]) {
+        let message = pb::decode::<StopMessage>(frame).ok();
+        match message.filter(|message| message.kind() == Some(StopType::Status)) {
+            Some(answer) if Status::from(answer.status) == Status::Ok => self.join(cx, id, stream),
+            Some(_) => self.fail(cx, id, Refusal::StopRefused),
+            None => self.fail(cx, id, Refusal::StopFault),
+        }
+    }
+
+    fn join(&mut self, cx: &mut Context<'_>, id: CircuitId, target_stream: StreamId) {
+        let Some(circuit) = self.circuits.get_mut(&id) else { return };
+        let Circuit { source, source_stream, target, .. } = *circuit;
+        if let Some(until) = circuit.until.take() {
+            self.timers.clear(until, Timer::Circuit(id));
+        }
+        circuit.stage = Stage::Joined { over: false };
+        circuit.until = self.config.limit.duration.map(|duration| cx.now() + duration);
+        if let Some(until) = circuit.until {
+            self.timers.set(until, Timer::Circuit(id));
+        }
+        self.streams.remove(source_stream);
+        self.streams.remove(target_stream);
+        let mut message = wire::hop_answer(Status::Ok);
+        message.limit = wire::limit_to_wire(self.config.limit);
+        cx.send(source_stream, wire::encode(&message));
+        let token = cx.splice(source_stream, target_stream, self.config.limit.data.unwrap_or(0));
+        self.splices.insert(token, id);
+        cx.count("relay.hop.circuits");
+        cx.emit(Event::CircuitOpened { source, target });
+    }
+
+    fn on_spliced(&mut self, cx: &mut Context<'_>, token: Token, report: SpliceReport) {
+        let Some(id) = self.splices.remove(&token) else { return };
+        let Some(Circuit { source, target, stage, .. }) = self.remove(id) else { return };
+        let over = matches!(stage, Stage::Joined { over: true });
+        let end = match report.end {
+            SpliceEnd::Local if over => CircuitEnd::Duration,
+            end => end.into(),
+        };
+        let SpliceReport { a_to_b: bytes_in, b_to_a: bytes_out, .. } = report;
+        cx.count_n("relay.hop.bytes", bytes_in.saturating_add(bytes_out));
+        cx.emit(Event::CircuitClosed { source, target, bytes_in, bytes_out, end });
+    }
+
+    /// A circuit that is not joined cannot be: its source is told why.
+    fn fail(&mut self, cx: &mut Context<'_>, id: CircuitId, refusal: Refusal) {
+        let Some(circuit) = self.remove(id) else { return };
+        self.drop_target(cx, &circuit);
+        let (stream, peer) = (circuit.source_stream, circuit.source);
+        let Some((connection, _)) = self.streams.remove(stream) else { return };
+        let asker = Asker { stream, connection, peer, relayed: false };
+        self.refuse_circuit(cx, asker, Some(circuit.target), refusal);
+    }
+
+    /// The source of a circuit that is not joined went away.
+    fn abandon(&mut self, cx: &mut Context<'_>, id: CircuitId) {
+        let Some(circuit) = self.remove(id) else { return };
+        self.drop_target(cx, &circuit);
+        self.streams.remove(circuit.source_stream);
+        cx.count("relay.hop.abandoned");
+    }
+
+    fn drop_target(&mut self, cx: &mut Context<'_>, circuit: &Circuit) {
+        match circuit.stage {
+            Stage::Opening(token) => {
+                self.opening.remove(token);
+            }
+            // A stream that is lost already is not in the table any more.
+            Stage::Asking(stream) if self.streams.remove(stream).is_some() => cx.reset(stream),
+            Stage::Asking(_) | Stage::Joined { .. } => {}
+        }
+    }
+
+    /// Takes a circuit out of the books, its counts and its timer included.
+    fn remove(&mut self, id: CircuitId) -> Option<Circuit> {
+        let circuit = self.circuits.remove(&id)?;
+        if let Some(until) = circuit.until {
+            self.timers.clear(until, Timer::Circuit(id));
+        }
+        for end in [circuit.source, circuit.target] {
+            if let Some(count) = self.ends.get_mut(&end) {
+                *count -= 1;
+                if *count == 0 {
+                    self.ends.remove(&end);
+                }
+            }
+        }
+        Some(circuit)
+    }
+
+    fn circuits_of(&self, peer: &PeerId) -> usize {
+        self.ends.get(peer).copied().unwrap_or(0)
+    }
+
+    // Ends.
+
+    fn on_stream_end(&mut self, cx: &mut Context<'_>, stream: StreamId, lost: bool) {
+        let Some((_, state)) = self.take(stream) else { return };
+        match state {
+            State::Asking { .. } if !lost => cx.finish(stream),
+            State::Asking { .. } | State::Answered { .. } => {}
+            State::Source(id) => {
+                if !lost {
+                    cx.reset(stream);
+                }
+                self.abandon(cx, id);
+            }
+            State::Target(id) => {
+                if !lost {
+                    cx.reset(stream);
+                }
+                self.fail(cx, id, Refusal::StopFault);
+            }
+        }
+    }
+
+    fn on_disconnected(&mut self, cx: &mut Context<'_>, connection: ConnectionId, peer: PeerId) {
+        for (stream, state) in self.streams.remove_connection(connection) {
+            match state {
+                State::Asking { until } | State::Answered { until } => {
+                    self.timers.clear(until, Timer::Stream(stream));
+                }
+                State::Source(id) => self.abandon(cx, id),
+                State::Target(id) => self.fail(cx, id, Refusal::TargetLost),
+            }
+        }
+        for (_, id) in self.opening.remove_connection(connection) {
+            self.fail(cx, id, Refusal::TargetLost);
+        }
+        let other = direct_connection(cx.view(), &peer);
+        let Some(reservation) = self.reservations.get_mut(&peer) else { return };
+        match other {
+            // The reservation lasts as long as the peer is connected.
+            Some(other) if reservation.connection == connection => reservation.connection = other,
+            None => self.end_reservation(cx, peer, "disconnected"),
+            Some(_) => {}
+        }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
+        match timer {
+            Timer::Stream(stream) => {
+                if self.streams.remove(stream).is_some() {
+                    cx.count("relay.hop.request_timeout");
+                    cx.reset(stream);
+                }
+            }
+            Timer::Reservation(peer) => self.end_reservation(cx, peer, "expired"),
+            Timer::Circuit(id) => match self.circuits.get_mut(&id) {
+                Some(Circuit { stage: Stage::Joined { over }, source_stream, until, .. }) => {
+                    *over = true;
+                    *until = None;
+                    cx.reset(*source_stream);
+                }
+                Some(_) => self.fail(cx, id, Refusal::StopTimeout),
+                None => {}
+            },
+        }
+    }
+
+    /// Takes a stream out of the table, and disarms its timer.
+    fn take(&mut self, stream: StreamId) -> Option<(ConnectionId, State)> {
+        let (connection, state) = self.streams.remove(stream)?;
+        if let State::Asking { until } | State::Answered { until } = state {
+            self.timers.clear(until, Timer::Stream(stream));
+        }
+        Some((connection, state))
+    }
 }
 
-/// temp
-#[derive(Clone, Debug, Default)]
-pub struct Config {}
-/// temp
-#[derive(Debug)]
-pub struct Hop;
-impl Hop {
-    /// temp
-    pub fn new(_: Config) -> Self {
-        Self
+impl Behaviour for Hop {
+    fn name(&self) -> &'static str {
+        "hop"
+    }
+
+    fn protocols(&self) -> &[ProtocolSpec] {
+        &self.protocols
+    }
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: Input) {
+        while let Some((_, timer)) = self.timers.pop_due(cx.now()) {
+            self.on_timer(cx, timer);
+        }
+        match input {
+            Input::Peer(PeerEvent::Disconnected { connection, peer, .. }) => {
+                self.on_disconnected(cx, connection, peer);
+            }
+            Input::Stream(stream, event) => match event {
+                StreamEvent::Accepted { connection, .. } => self.on_accepted(cx, stream, connection),
+                StreamEvent::Frame(frame) => self.on_frame(cx, stream, &frame),
+                StreamEvent::Finished => self.on_stream_end(cx, stream, false),
+                StreamEvent::Reset(_) => self.on_stream_end(cx, stream, true),
+                StreamEvent::Drained => {}
+            },
+            Input::Reply(token, Reply::Stream(result)) => self.on_opened(cx, token, result),
+            Input::Reply(token, Reply::Spliced(report)) => self.on_spliced(cx, token, report),
+            _ => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.timers.first().map(|(at, timer)| {
+            Deadline::new(
+                at,
+                match timer {
+                    Timer::Stream(_) => "hop request timeout",
+                    Timer::Reservation(_) => "reservation expires",
+                    Timer::Circuit(_) => "circuit timeout",
+                },
+            )
+        })
+    }
+
+    fn describe(&self, protocol: &ProtocolName, frame: &[u8], unix: UnixTime) -> Option<String> {
+        Some(wire::describe(protocol, frame, unix))
     }
 }
-impl crate::behaviour::Behaviour for Hop {
-    fn name(&self) -> &'static str {
-        "Hop"
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    stream: StreamId,
+    connection: ConnectionId,
+    peer: PeerId,
+    relayed: bool,
+}
+
+/// What is granted, but for the addresses.
+fn grant(view: View<'_>, peer: PeerId, expires: UnixTime) -> Granted {
+    let expiration = expires.as_secs();
+    let voucher = Voucher { relay: view.local_peer(), peer, expiration };
+    // A key that cannot sign leaves the voucher out: peers do without, as some relays issue none.
+    let voucher = voucher.seal(view.identity.keypair()).ok().map(|envelope| envelope.encode());
+    Granted { expire: Some(expiration), addrs: Vec::new(), voucher }
+}
+
+/// Adds our own addresses, as many as the longest message holds.
+fn fill_addresses(message: &mut HopMessage, view: View<'_>) {
+    /// Most bytes of a field's key and length, and of the growth of the lengths around it.
+    const OVERHEAD: usize = 8;
+    let mut room = MAX_MESSAGE.saturating_sub(message.encoded_len() + OVERHEAD);
+    let Some(reservation) = &mut message.reservation else { return };
+    let own: Vec<Multiaddr> = view.addresses.advertised();
+    for address in own.into_iter().filter(|address| !address::is_circuit(address)) {
+        let Ok(address) = address::with_peer(address, view.local_peer()) else { continue };
+        let size = address.len() + OVERHEAD;
+        if size > room {
+            break;
+        }
+        room -= size;
+        reservation.addrs.push(address.to_vec());
     }
-    fn protocols(&self) -> &[crate::behaviour::ProtocolSpec] {
-        &[]
-    }
-    fn handle(&mut self, _: &mut crate::behaviour::Context<'_>, _: crate::behaviour::Input) {}
 }

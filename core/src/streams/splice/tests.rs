@@ -9,6 +9,10 @@ struct Fake {
     written: [Vec<u8>; 2],
     room: [usize; 2],
     finished: [bool; 2],
+    reset: [bool; 2],
+    asked_to_stop: [bool; 2],
+    source_reset: Option<usize>,
+    stopped: [Option<u64>; 2],
 }
 
 fn id(n: u32) -> StreamId {
@@ -17,6 +21,9 @@ fn id(n: u32) -> StreamId {
 
 impl Pipes for Fake {
     fn read(&mut self, stream: StreamId, max: usize) -> Result<Read, StreamFault> {
+        if self.source_reset == Some(stream.index() as usize) {
+            return Err(StreamFault::Remote(7));
+        }
         let queue = &mut self.incoming[stream.index() as usize];
         match queue.front_mut() {
             None => Ok(Read::Blocked),
@@ -25,7 +32,7 @@ impl Pipes for Fake {
         }
     }
 
-    fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, StreamFault> {
+    fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, WriteFault> {
         let n = stream.index() as usize;
         let taken = data.len().min(self.room[n]);
         self.room[n] -= taken;
@@ -33,8 +40,20 @@ impl Pipes for Fake {
         Ok(taken)
     }
 
+    fn stopped(&self, stream: StreamId) -> Option<u64> {
+        self.stopped[stream.index() as usize]
+    }
+
     fn finish(&mut self, stream: StreamId) {
         self.finished[stream.index() as usize] = true;
+    }
+
+    fn reset(&mut self, stream: StreamId) {
+        self.reset[stream.index() as usize] = true;
+    }
+
+    fn stop(&mut self, stream: StreamId) {
+        self.asked_to_stop[stream.index() as usize] = true;
     }
 }
 
@@ -107,4 +126,27 @@ fn what_was_read_before_the_splice_counts_and_comes_first() {
     assert_eq!(splice.turn(&mut fake), Turn::Limit);
     assert_eq!(&fake.written[1], b"early\x07\x07\x07\x07\x07");
     assert_eq!(splice.preload(vec![Bytes::from_static(&[0; 11])], vec![]), Err(SpliceEnd::Limit));
+}
+
+#[test]
+fn a_reset_of_one_direction_leaves_the_other() {
+    let (mut splice, mut fake) = splice(0);
+    fake.source_reset = Some(0);
+    fake.incoming[1].push_back(data(3));
+    assert_eq!(splice.turn(&mut fake), Turn::Idle);
+    assert_eq!((fake.reset, splice.counts()), ([false, true], (0, 3)));
+    fake.incoming[1].push_back(Read::Finished);
+    let end = SpliceEnd::A(StreamFault::Remote(7));
+    assert_eq!((splice.turn(&mut fake), fake.finished), (Turn::Over(end), [true, false]));
+}
+
+#[test]
+fn a_sink_that_wants_no_more_stops_its_source_even_while_nothing_flows() {
+    let (mut splice, mut fake) = splice(0);
+    fake.stopped[1] = Some(5);
+    assert_eq!(splice.turn(&mut fake), Turn::Idle);
+    assert_eq!(fake.asked_to_stop, [true, false]);
+    fake.incoming[1].extend([data(9), Read::Finished]);
+    assert_eq!(splice.turn(&mut fake), Turn::Over(SpliceEnd::B(StreamFault::Remote(5))));
+    assert_eq!((splice.counts(), fake.finished), ((0, 9), [true, false]));
 }

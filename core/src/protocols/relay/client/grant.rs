@@ -1,0 +1,204 @@
+//! What a relay grants, as far as it can be believed; and when to ask again.
+
+use std::{net::IpAddr, time::Duration};
+
+use libp2p_identity::PeerId;
+use multiaddr::{Multiaddr, Protocol};
+use peerless_proto::{
+    address,
+    envelope::Envelope,
+    pb::{
+        self,
+        relay::{HopMessage, HopType},
+    },
+    voucher::Voucher,
+};
+
+use super::{super::wire, ReserveError};
+use crate::{event::CircuitLimit, protocols::relay::Status, rng::Rng, time::UnixTime};
+
+/// The longest time that a reservation is taken to last.
+const MAX_TERM: Duration = Duration::from_secs(24 * 3600);
+
+/// How long before its end a reservation is renewed at the latest.
+const MARGIN: Duration = Duration::from_secs(120);
+
+/// The shortest pause before a reservation is renewed; one that is shorter runs out.
+const MIN_REFRESH: Duration = Duration::from_secs(5);
+
+/// The shortest and the longest pause before trying again.
+const MIN_BACK_OFF: Duration = Duration::from_secs(1);
+pub(super) const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+
+/// Most addresses taken from one relay.
+const MAX_ADDRESSES: usize = 16;
+
+/// A reservation as granted.
+#[derive(Debug)]
+pub(super) struct Grant {
+    pub(super) expires: UnixTime,
+    /// From now to its end; never zero.
+    pub(super) term: Duration,
+    /// Circuit addresses, without our own `/p2p`.
+    pub(super) addresses: Vec<Multiaddr>,
+    pub(super) limit: CircuitLimit,
+}
+
+/// What an answer is held against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) relay: PeerId,
+    pub(super) us: PeerId,
+    pub(super) unix: UnixTime,
+    /// The relay's address, as we were told it.
+    pub(super) address: &'a Multiaddr,
+    /// Where the relay is, as we see it.
+    pub(super) remote: &'a Multiaddr,
+}
+
+impl Grant {
+    /// Reads the relay's answer to RESERVE.
+    pub(super) fn read(frame: &[u8], asked: Asked<'_>) -> Result<Self, ReserveError> {
+        let message: HopMessage =
+            pb::decode(frame).map_err(|error| ReserveError::Malformed(error.to_string()))?;
+        if message.kind() != Some(HopType::Status) {
+            return Err(ReserveError::Malformed("not an answer".into()));
+        }
+        match Status::from(message.status) {
+            Status::Ok => {}
+            refusal => return Err(ReserveError::Refused(refusal)),
+        }
+        let Some(reservation) = message.reservation else {
+            return Err(ReserveError::Malformed("no reservation in the answer".into()));
+        };
+        let expires = UnixTime::from_secs(reservation.expire.unwrap_or(0));
+        let term = expires.saturating_duration_since(asked.unix).min(MAX_TERM);
+        if term.is_zero() {
+            return Err(ReserveError::Expired);
+        }
+        if let Some(voucher) = &reservation.voucher {
+            check_voucher(voucher, asked).map_err(ReserveError::Voucher)?;
+        }
+        let limit = wire::limit_from_wire(message.limit.as_ref());
+        Ok(Self { expires, term, addresses: circuits(reservation.addrs, asked), limit })
+    }
+}
+
+fn check_voucher(voucher: &[u8], asked: Asked<'_>) -> Result<(), String> {
+    let envelope = Envelope::decode(voucher).map_err(|error| error.to_string())?;
+    let voucher = Voucher::open(&envelope).map_err(|error| error.to_string())?;
+    voucher.verify(&asked.relay, &asked.us, asked.unix.as_secs()).map_err(|error| error.to_string())
+}
+
+/// The circuit addresses that lead to us through the relay's addresses, or through the one that we used ourselves.
+fn circuits(relay_addresses: Vec<Vec<u8>>, asked: Asked<'_>) -> Vec<Multiaddr> {
+    let mut found = Vec::new();
+    for bytes in relay_addresses {
+        let Some(address) = usable(bytes, asked) else { continue };
+        if !found.contains(&address) && found.len() < MAX_ADDRESSES {
+            found.push(address);
+        }
+    }
+    if found.is_empty() {
+        let (address, _) = address::split_peer(asked.address);
+        found.push(if address.is_empty() { asked.remote.clone() } else { address });
+    }
+    let circuit = |address: Multiaddr| address.with(Protocol::P2p(asked.relay)).with(Protocol::P2pCircuit);
+    found.into_iter().map(circuit).collect()
+}
+
+/// An address of the relay without its `/p2p`, unless it is another peer's, a circuit, or in a narrower network than
+/// the one in which we reach the relay.
+fn usable(bytes: Vec<u8>, asked: Asked<'_>) -> Option<Multiaddr> {
+    let address = address::decode_multiaddr(bytes).ok()?;
+    let (address, peer) = address::split_peer(&address);
+    let strange = |part| matches!(part, Protocol::P2p(_) | Protocol::P2pCircuit);
+    if peer.is_some_and(|peer| peer != asked.relay) || address.iter().any(strange) {
+        return None;
+    }
+    let reach = match address.iter().next()? {
+        Protocol::Ip4(ip) => reach(ip.into())?,
+        Protocol::Ip6(ip) => reach(ip.into())?,
+        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_) => Reach::World,
+        _ => return None,
+    };
+    let ours = address::ip_of(asked.remote).and_then(self::reach).unwrap_or(Reach::World);
+    (reach >= ours).then_some(address)
+}
+
+/// From how far away an address can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    Host,
+    Site,
+    World,
+}
+
+/// `None` if the address is nobody's.
+fn reach(ip: IpAddr) -> Option<Reach> {
+    if ip.is_unspecified() || ip.is_multicast() {
+        return None;
+    }
+    let site = match ip {
+        IpAddr::V4(ip) => {
+            ip.is_private() || ip.is_link_local() || ip.octets()[..1] == [100] && ip.octets()[1] & 0xc0 == 64
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    Some(if ip.is_loopback() {
+        Reach::Host
+    } else if site {
+        Reach::Site
+    } else {
+        Reach::World
+    })
+}
+
+/// When to renew a reservation that lasts for `term`: after four fifths, or two minutes before the end if that is
+/// earlier, but not before half of it is over.
+pub(super) fn refresh_after(term: Duration) -> Duration {
+    (term / 5 * 4).min(term.saturating_sub(MARGIN)).max(term / 2).max(MIN_REFRESH)
+}
+
+/// How long to wait after the `failures`th failure in a row: doubling, with jitter.
+pub(super) fn back_off(failures: u32, rng: &mut Rng) -> Duration {
+    let longest =
+        MIN_BACK_OFF.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(MAX_BACK_OFF);
+    rng.between((longest / 2).max(MIN_BACK_OFF), longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_is_renewed_in_time_and_not_at_once() {
+        let after = |seconds| refresh_after(Duration::from_secs(seconds)).as_secs();
+        assert_eq!([3600, 600, 300, 200, 12, 3].map(after), [2880, 480, 180, 100, 6, 5]);
+        assert!(refresh_after(MAX_TERM) < MAX_TERM);
+    }
+
+    #[test]
+    fn pauses_double_between_a_second_and_five_minutes() {
+        let mut rng = Rng::new([0; 32]);
+        for failures in 1..100 {
+            let longest = Duration::from_secs(1 << failures.min(9)).min(MAX_BACK_OFF);
+            let pause = back_off(failures, &mut rng);
+            assert!(longest / 2 <= pause && pause <= longest, "{failures}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn reach_is_that_of_the_network() {
+        let reach = |ip: &str| reach(ip.parse().unwrap());
+        assert_eq!(reach("0.0.0.0"), None);
+        assert_eq!(reach("224.0.0.1"), None);
+        assert_eq!(reach("127.0.0.1"), Some(Reach::Host));
+        for ip in ["10.1.2.3", "100.64.0.1", "169.254.1.1", "fd00::1", "fe80::1"] {
+            assert_eq!(reach(ip), Some(Reach::Site), "{ip}");
+        }
+        for ip in ["100.128.0.1", "8.8.8.8", "2001:4860::1"] {
+            assert_eq!(reach(ip), Some(Reach::World), "{ip}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Keeping reservations: one state machine per relay, from the wish to the word that it is no longer wanted.
+
+use std::mem;
+
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use peerless_proto::{address, pb::relay::HopMessage};
+
+use super::{
+    super::{direct_connection, wire},
+    Client, Event, Purpose, Request, ReserveError, Timer,
+    grant::{Asked, Grant, MAX_BACK_OFF, back_off, refresh_after},
+};
+use crate::{
+    addresses::AddressSource,
+    behaviour::{Action, Context},
+    event::{AttemptError, CloseReason, DialError, OpenError},
+    ids::{ConnectionId, StreamId, Token},
+    time::Instant,
+};
+
+/// A relay where a reservation is wanted.
+#[derive(Debug)]
+pub(super) struct Relay {
+    /// As asked for, with its `/p2p`.
+    address: Multiaddr,
+    state: State,
+    /// Failures in a row.
+    failures: u32,
+    /// When [`Timer::Relay`] is due.
+    step: Option<Instant>,
+}
+
+/// Besides what is listed, [`Client::cancel`] ends each state.
+#[derive(Debug)]
+enum State {
+    /// No connection to the relay yet; until the dial has an outcome.
+    Connecting(Token),
+    /// RESERVE for the first time; until an answer, a fault, the end of the connection, or the timeout.
+    Requesting(Request),
+    /// Until it is time to renew, the connection ends, or the reservation does.
+    Active(Held),
+    /// RESERVE again while the old reservation lasts; until an answer, a fault, the end of the connection, the
+    /// timeout, or the end of the reservation.
+    Refreshing(Held, Request),
+    /// Until it is time to try again, or it is asked for anew.
+    BackingOff,
+}
+
+/// A reservation that is alive.
+#[derive(Debug)]
+struct Held {
+    connection: ConnectionId,
+    since: Instant,
+    until: Instant,
+    /// Circuit addresses, as added to our own.
+    addresses: Vec<Multiaddr>,
+}
+
+impl Client {
+    /// Wants a reservation with the relay at `address`, which ends in its `/p2p`, until [`Client::cancel`]. What comes
+    /// of it are [`Event`]s. If it is wanted already, the address is replaced, and a pause between tries ends.
+    pub fn reserve(&mut self, cx: &mut Context<'_>, address: Multiaddr) -> Result<(), ReserveError> {
+        let (_, Some(relay)) = address::split_peer(&address) else { return Err(ReserveError::NoPeer) };
+        let wrong = if address::is_circuit(&address) {
+            Some(AttemptError::Unsupported("a relay behind a relay".into()))
+        } else {
+            (relay == cx.view().local_peer()).then_some(AttemptError::Own)
+        };
+        if let Some(wrong) = wrong {
+            return Err(ReserveError::Unreachable(DialError::one(address, wrong)));
+        }
+        let wanted = self.relays.entry(relay).or_insert_with(|| Relay {
+            address: address.clone(),
+            state: State::BackingOff,
+            failures: 0,
+            step: None,
+        });
+        wanted.address = address;
+        if matches!(wanted.state, State::BackingOff) {
+            self.start(cx, relay);
+        }
+        Ok(())
+    }
+
+    /// Wants no reservation with `relay` any more. The protocol has no word for it: the relay finds out when the
+    /// reservation is not renewed.
+    pub fn cancel(&mut self, cx: &mut Context<'_>, relay: PeerId) {
+        self.set_step(relay, None);
+        let Some(wanted) = self.relays.remove(&relay) else { return };
+        match wanted.state {
+            State::Connecting(_) | State::BackingOff => {}
+            State::Requesting(request) => self.drop_request(cx, request),
+            State::Active(held) => self.lose(cx, relay, &held, ReserveError::Cancelled),
+            State::Refreshing(held, request) => {
+                self.drop_request(cx, request);
+                self.lose(cx, relay, &held, ReserveError::Cancelled);
+            }
+        }
+    }
+
+    /// Whether a reservation with `relay` is alive.
+    pub(super) fn holds(&self, relay: &PeerId) -> bool {
+        self.relays.get(relay).is_some_and(|relay| relay.state.held().is_some())
+    }
+
+    fn start(&mut self, cx: &mut Context<'_>, relay: PeerId) {
+        self.set_step(relay, None);
+        if let Some(connection) = direct_connection(cx.view(), &relay) {
+            return self.request(cx, relay, connection);
+        }
+        let Some(address) = self.relays.get(&relay).map(|wanted| wanted.address.clone()) else { return };
+        let token = self.link(cx, relay, address);
+        if let Some(wanted) = self.relays.get_mut(&relay) {
+            wanted.state = State::Connecting(token);
+        }
+    }
+
+    pub(super) fn reserve_linked(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: PeerId,
+        token: Token,
+        result: &Result<ConnectionId, DialError>,
+    ) {
+        let waits = |wanted: &Relay| matches!(wanted.state, State::Connecting(waits) if waits == token);
+        if !self.relays.get(&relay).is_some_and(waits) {
+            return;
+        }
+        match result {
+            Ok(connection) => self.request(cx, relay, *connection),
+            Err(error) => self.setback(cx, relay, ReserveError::Unreachable(error.clone())),
+        }
+    }
+
+    fn request(&mut self, cx: &mut Context<'_>, relay: PeerId, connection: ConnectionId) {
+        let request = Request::Opening(self.open(cx, connection, Purpose::Reserve(relay)));
+        self.set_step(relay, Some(cx.now() + self.config.timeout));
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        wanted.state = match mem::replace(&mut wanted.state, State::BackingOff) {
+            State::Active(held) => State::Refreshing(held, request),
+            _ => State::Requesting(request),
+        };
+    }
+
+    pub(super) fn reserve_opened(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: PeerId,
+        result: Result<StreamId, OpenError>,
+    ) {
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        match (&mut wanted.state, result) {
+            (State::Requesting(request) | State::Refreshing(_, request), Ok(stream)) => {
+                *request = Request::Asked(stream);
+                cx.send(stream, wire::encode(&HopMessage::reserve()));
+            }
+            (_, Ok(_)) => {}
+            (_, Err(error)) => self.setback(cx, relay, ReserveError::Open(error)),
+        }
+    }
+
+    pub(super) fn reserve_answered(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: PeerId,
+        stream: StreamId,
+        frame: &[u8],
+    ) {
+        let Some((connection, _)) = self.take(stream) else { return };
+        self.close(cx, stream, connection);
+        let view = cx.view();
+        let (Some(info), Some(wanted)) = (view.connections.get(connection), self.relays.get(&relay)) else {
+            return;
+        };
+        let (us, unix) = (view.local_peer(), cx.unix());
+        let asked = Asked { relay, us, unix, address: &wanted.address, remote: &info.remote };
+        match Grant::read(frame, asked) {
+            Ok(grant) => self.granted(cx, relay, connection, grant),
+            Err(reason) => self.setback(cx, relay, reason),
+        }
+    }
+
+    fn granted(&mut self, cx: &mut Context<'_>, relay: PeerId, connection: ConnectionId, grant: Grant) {
+        let (now, us) = (cx.now(), cx.view().local_peer());
+        let Grant { expires, term, addresses, limit } = grant;
+        self.set_step(relay, Some(now + refresh_after(term)));
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        let old = wanted.state.take_held();
+        let renewed = old.is_some();
+        let until = now + term;
+        let mut since = now;
+        if let Some(old) = &old {
+            since = old.since;
+            wanted.failures = 0;
+            self.timers.clear(old.until, Timer::Expiry(relay));
+        }
+        self.timers.set(until, Timer::Expiry(relay));
+        wanted.state = State::Active(Held { connection, since, until, addresses: addresses.clone() });
+        let before = old.map(|old| old.addresses).unwrap_or_default();
+        for address in addresses.iter().filter(|address| !before.contains(address)) {
+            cx.push(Action::AddAddress { address: address.clone(), source: AddressSource::Relay });
+        }
+        for address in before.into_iter().filter(|address| !addresses.contains(address)) {
+            cx.push(Action::RemoveAddress { address, source: AddressSource::Relay });
+        }
+        cx.count(if renewed { "relay.client.renewed" } else { "relay.client.reserved" });
+        let whole = |address: Multiaddr| address.with(multiaddr::Protocol::P2p(us));
+        let addresses = addresses.into_iter().map(whole).collect();
+        cx.emit(Event::Reserved { relay, expires, addresses, limit, renewed });
+    }
+
+    /// Something went wrong. A reservation survives it if it may still be renewed in time; else the next try comes
+    /// after a pause.
+    pub(super) fn setback(&mut self, cx: &mut Context<'_>, relay: PeerId, reason: ReserveError) {
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        match mem::replace(&mut wanted.state, State::BackingOff) {
+            State::BackingOff => return,
+            State::Connecting(_) => self.failed(cx, relay, reason),
+            State::Requesting(request) => {
+                self.drop_request(cx, request);
+                self.failed(cx, relay, reason);
+            }
+            State::Refreshing(held, request) if is_passing(&reason) => {
+                wanted.state = State::Active(held);
+                self.drop_request(cx, request);
+                cx.count("relay.client.refresh_failed");
+            }
+            State::Refreshing(held, request) => {
+                self.drop_request(cx, request);
+                self.lose(cx, relay, &held, reason);
+            }
+            State::Active(held) => self.lose(cx, relay, &held, reason),
+        }
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        wanted.failures = wanted.failures.saturating_add(1);
+        let pause = back_off(wanted.failures, cx.rng());
+        self.set_step(relay, Some(cx.now() + pause));
+    }
+
+    fn failed(&mut self, cx: &mut Context<'_>, relay: PeerId, reason: ReserveError) {
+        cx.count("relay.client.failed");
+        let Some(wanted) = self.relays.get(&relay) else { return };
+        cx.emit(Event::Failed { address: wanted.address.clone(), reason });
+    }
+
+    fn lose(&mut self, cx: &mut Context<'_>, relay: PeerId, held: &Held, reason: ReserveError) {
+        self.timers.clear(held.until, Timer::Expiry(relay));
+        for address in held.addresses.iter().cloned() {
+            cx.push(Action::RemoveAddress { address, source: AddressSource::Relay });
+        }
+        // A relay that grants and drops in turn is not tried at once every time.
+        if let Some(wanted) = self.relays.get_mut(&relay)
+            && cx.now().saturating_duration_since(held.since) >= MAX_BACK_OFF
+        {
+            wanted.failures = 0;
+        }
+        cx.count("relay.client.lost");
+        cx.emit(Event::Lost { relay, reason });
+    }
+
+    pub(super) fn reserve_disconnected(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: ConnectionId,
+        peer: PeerId,
+        reason: &CloseReason,
+    ) {
+        let held = self.relays.get(&peer).and_then(|wanted| wanted.state.held());
+        if held.is_some_and(|held| held.connection == connection) {
+            self.setback(cx, peer, ReserveError::Disconnected(reason.clone()));
+        }
+    }
+
+    /// The timer of a relay's state is due.
+    pub(super) fn reserve_step(&mut self, cx: &mut Context<'_>, relay: PeerId) {
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        wanted.step = None;
+        match &wanted.state {
+            State::Active(held) => {
+                let connection = held.connection;
+                self.request(cx, relay, connection);
+            }
+            State::Requesting(_) | State::Refreshing(..) => self.setback(cx, relay, ReserveError::TimedOut),
+            State::BackingOff => self.start(cx, relay),
+            State::Connecting(_) => {}
+        }
+    }
+
+    fn set_step(&mut self, relay: PeerId, step: Option<Instant>) {
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        if let Some(old) = mem::replace(&mut wanted.step, step) {
+            self.timers.clear(old, Timer::Relay(relay));
+        }
+        if let Some(step) = step {
+            self.timers.set(step, Timer::Relay(relay));
+        }
+    }
+}
+
+impl State {
+    fn held(&self) -> Option<&Held> {
+        match self {
+            Self::Active(held) | Self::Refreshing(held, _) => Some(held),
+            Self::Connecting(_) | Self::Requesting(_) | Self::BackingOff => None,
+        }
+    }
+
+    fn take_held(&mut self) -> Option<Held> {
+        match mem::replace(self, Self::BackingOff) {
+            Self::Active(held) | Self::Refreshing(held, _) => Some(held),
+            Self::Connecting(_) | Self::Requesting(_) | Self::BackingOff => None,
+        }
+    }
+}
+
+/// Whether the same request may succeed a little later, so that the reservation need not be given up.
+fn is_passing(reason: &ReserveError) -> bool {
+    matches!(reason, ReserveError::Open(_) | ReserveError::Stream(_) | ReserveError::TimedOut)
+}

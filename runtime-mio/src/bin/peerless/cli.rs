@@ -1,0 +1,265 @@
+//! The command line: flags, their values, and errors in one sentence.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use multiaddr::Protocol;
+use peerless_core::{Multiaddr, PeerId};
+use peerless_proto::address;
+
+/// Peer-to-peer connectivity on libp2p's wire: relay, be reached through one, and try what works.
+#[derive(Debug, Parser)]
+#[command(name = "peerless", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all commands take.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
+pub(crate) struct Common {
+    /// Print one JSON object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Directory of the key file [default: the platform's data directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Use a new identity and store nothing
+    #[arg(long, global = true, conflicts_with = "identity")]
+    pub(crate) ephemeral: bool,
+    /// Derive identity and randomness from a number: for tests only, everybody can know the key
+    #[arg(long, global = true, value_name = "N", value_parser = whole, conflicts_with_all = ["identity", "ephemeral"])]
+    pub(crate) seed: Option<u64>,
+    /// Security offered over circuits [default: tls,noise]
+    #[arg(long, global = true, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) security: Vec<SecurityName>,
+    /// Log to stderr; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// A security protocol of circuits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SecurityName {
+    Tls,
+    Noise,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print our peer id
+    Id,
+    /// Relay circuits between other peers
+    Relay(RelayArgs),
+    /// Be reachable, directly and through relays, and serve ping, identify, perf and echo
+    Listen(ListenArgs),
+    /// Measure round-trip times
+    Ping(PingArgs),
+    /// Measure throughput
+    Perf(PerfArgs),
+    /// Send bytes and check that the same come back
+    Echo(EchoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RelayArgs {
+    /// Address to listen at [default: /ip4/0.0.0.0/udp/4001/quic-v1 and /ip6/::/udp/4001/quic-v1]
+    #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Peers that may hold a reservation; 0 for no limit
+    #[arg(long, value_name = "N", value_parser = limit, default_value = "128")]
+    pub(crate) max_reservations: usize,
+    /// Circuits at a time; 0 for no limit
+    #[arg(long, value_name = "N", value_parser = limit, default_value = "1024")]
+    pub(crate) max_circuits: usize,
+    /// Circuits at a time that one peer may have; 0 for no limit
+    #[arg(long, value_name = "N", value_parser = limit, default_value = "16")]
+    pub(crate) max_circuits_per_peer: usize,
+    /// How long a reservation holds; 0 for a year, as the wire wants an end
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1h")]
+    pub(crate) reservation_ttl: Duration,
+    /// How long a circuit may last; 0 for no limit
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "2m")]
+    pub(crate) circuit_duration: Duration,
+    /// Bytes that a circuit may carry in each direction; 0 for no limit
+    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "128KiB")]
+    pub(crate) circuit_bytes: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListenArgs {
+    /// Address to listen at [default: any port, on all interfaces]
+    #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Relay to be reachable through, with its /p2p/PEER
+    #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
+    pub(crate) relay: Vec<Multiaddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// Whom to ping: /ip4/…/udp/…/quic-v1/p2p/PEER, or /…/p2p/RELAY/p2p-circuit/p2p/PEER
+    #[arg(value_name = "MULTIADDR", value_parser = remote_address)]
+    pub(crate) address: Multiaddr,
+    /// How many times
+    #[arg(short, long, value_name = "N", value_parser = count, default_value = "5")]
+    pub(crate) count: u64,
+    /// Time from one ping to the next
+    #[arg(short, long, value_name = "TIME", value_parser = time, default_value = "1s")]
+    pub(crate) interval: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PerfArgs {
+    /// Whom to measure with: /ip4/…/udp/…/quic-v1/p2p/PEER, or /…/p2p/RELAY/p2p-circuit/p2p/PEER
+    #[arg(value_name = "MULTIADDR", value_parser = remote_address)]
+    pub(crate) address: Multiaddr,
+    /// Bytes to send [default: 10MiB, or none if --download is given]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) upload: Option<u64>,
+    /// Bytes to receive [default: 10MiB, or none if --upload is given]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) download: Option<u64>,
+    /// Streams that share the bytes
+    #[arg(long, value_name = "N", value_parser = streams, default_value = "1")]
+    pub(crate) streams: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EchoArgs {
+    /// Whom to send to: /ip4/…/udp/…/quic-v1/p2p/PEER, or /…/p2p/RELAY/p2p-circuit/p2p/PEER
+    #[arg(value_name = "MULTIADDR", value_parser = remote_address)]
+    pub(crate) address: Multiaddr,
+    /// How many bytes to send
+    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "1MiB")]
+    pub(crate) bytes: u64,
+}
+
+/// Why there is nothing to run.
+#[derive(Debug)]
+pub(crate) enum NoCommand {
+    /// Help or the version was asked for.
+    Show(clap::Error),
+    /// A mistake, in one sentence.
+    Wrong(String),
+}
+
+/// Reads the command line.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, NoCommand> {
+    Cli::try_parse_from(args).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoCommand::Show(error),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            NoCommand::Wrong("name a command: id, relay, listen, ping, perf or echo".into())
+        }
+        _ => NoCommand::Wrong(sentence(&error.render().to_string())),
+    })
+}
+
+/// clap's words in one line: what is wrong, what would be right, and without the usage and the list of flags.
+fn sentence(rendered: &str) -> String {
+    let paragraphs = rendered.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let told: Vec<_> = paragraphs
+        .enumerate()
+        .filter(|(n, text)| *n == 0 || text.starts_with("tip: a similar"))
+        .map(|(_, text)| text.trim_start_matches("error: ").trim_start_matches("tip: ").to_owned())
+        .collect();
+    told.join("; ")
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    const RIGHT: &str =
+        "an address to listen at looks like /ip4/0.0.0.0/udp/4001/quic-v1 or /ip6/::/udp/4001/quic-v1";
+    let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
+    match address::parse_quic_v1(&address) {
+        Ok((socket, None)) => Ok(socket),
+        _ => Err(RIGHT.into()),
+    }
+}
+
+fn relay_address(text: &str) -> Result<Multiaddr, String> {
+    const RIGHT: &str = "a relay's address looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER";
+    let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
+    match shape(&address) {
+        Some(Shape { relay: None, peer: Some(_) }) => Ok(address),
+        _ => Err(RIGHT.into()),
+    }
+}
+
+fn remote_address(text: &str) -> Result<Multiaddr, String> {
+    const RIGHT: &str = "a peer's address looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER, or through a relay \
+                         like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/RELAY/p2p-circuit/p2p/PEER";
+    let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
+    shape(&address).ok_or(RIGHT)?;
+    Ok(address)
+}
+
+/// Whom an address leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Through whom.
+    pub(crate) relay: Option<PeerId>,
+    /// To whom, if it says.
+    pub(crate) peer: Option<PeerId>,
+}
+
+/// Takes `/HOST/udp/PORT/quic-v1`, with or without `/p2p/PEER`, and `/…/p2p/RELAY/p2p-circuit/p2p/PEER`.
+pub(crate) fn shape(address: &Multiaddr) -> Option<Shape> {
+    use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6, P2p, P2pCircuit, QuicV1, Udp};
+    let parts: Vec<_> = address.iter().collect();
+    let (Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_), Udp(_), QuicV1) =
+        (parts.first()?, parts.get(1)?, parts.get(2)?)
+    else {
+        return None;
+    };
+    match parts.get(3..)? {
+        [] => Some(Shape { relay: None, peer: None }),
+        [P2p(peer)] => Some(Shape { relay: None, peer: Some(*peer) }),
+        [P2p(relay), P2pCircuit, P2p(peer)] => Some(Shape { relay: Some(*relay), peer: Some(*peer) }),
+        _ => None,
+    }
+}
+
+fn whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a whole number is needed".into())
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "a whole number is needed, 0 for no limit".into())
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a whole number from 1 up is needed".into())
+}
+
+fn streams(text: &str) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (1..=256).contains(n))
+        .ok_or_else(|| "a number from 1 to 256 is needed".into())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
+    scaled(text, &units)
+        .ok_or_else(|| "a size is a whole number of bytes, or one followed by KiB, MiB or GiB".into())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    // In milliseconds. `ms` before `s` and `m`, as the first that matches is taken.
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("", 1000)];
+    let millis = scaled(text, &units);
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| "a time is a whole number followed by ms, s, m or h".into())
+}
+
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (number, unit) = units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))?;
+    number.trim_end().parse::<u64>().ok()?.checked_mul(*unit)
+}
+
+#[cfg(test)]
+mod tests;

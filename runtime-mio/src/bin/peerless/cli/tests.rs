@@ -1,0 +1,76 @@
+use super::*;
+
+const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
+fn run(line: &str) -> Result<Cli, NoCommand> {
+    parse(line.replace("PEER", PEER).split(' ').map(OsString::from))
+}
+
+fn wrong(line: &str) -> String {
+    match run(line) {
+        Err(NoCommand::Wrong(sentence)) => sentence,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn clap_finds_no_fault_in_the_definition() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn a_mistake_is_one_sentence_that_says_what_would_be_right() {
+    for (line, words) in [
+        ("peerless", "name a command: id, relay, listen, ping, perf or echo"),
+        ("peerless rely", "unrecognized subcommand 'rely'; a similar subcommand exists: 'relay'"),
+        ("peerless id --jsn", "unexpected argument '--jsn' found; a similar argument exists: '--json'"),
+        ("peerless ping", "the following required arguments were not provided: <MULTIADDR>"),
+        ("peerless relay --max-circuits many", "a whole number is needed, 0 for no limit"),
+        ("peerless relay --listen /ip4/1.2.3.4/tcp/1", "looks like /ip4/0.0.0.0/udp/4001/quic-v1"),
+        ("peerless relay --circuit-bytes 1MB", "a whole number of bytes, or one followed by KiB, MiB or GiB"),
+        ("peerless relay --circuit-duration 1d", "a whole number followed by ms, s, m or h"),
+        (
+            "peerless listen --relay /ip4/1.2.3.4/udp/1/quic-v1",
+            "looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER",
+        ),
+        ("peerless ping nonsense", "or through a relay like"),
+        ("peerless ping /ip4/1.2.3.4/udp/1/quic-v1/p2p-circuit/p2p/PEER", "or through a relay like"),
+        ("peerless ping /ip4/1.2.3.4/udp/1/quic-v1/p2p/12D3Koo", "or through a relay like"),
+        ("peerless ping /ip4/1.2.3.4/udp/1/quic-v1 -c 0", "a whole number from 1 up is needed"),
+        ("peerless perf /ip4/1.2.3.4/udp/1/quic-v1 --streams 300", "a number from 1 to 256 is needed"),
+        ("peerless id --security ssl", "possible values: tls, noise"),
+        ("peerless id --ephemeral --identity x", "cannot be used with"),
+    ] {
+        let sentence = wrong(line);
+        assert!(sentence.contains(words), "{line}: {sentence}");
+        assert!(!sentence.contains('\n') && !sentence.contains("--help"), "{line}: {sentence}");
+    }
+}
+
+#[test]
+fn addresses_of_peers_are_direct_or_through_one_relay() {
+    let peer = PEER.parse().ok();
+    for (text, relay, to) in [
+        ("/ip4/1.2.3.4/udp/1/quic-v1", None, None),
+        ("/dns/example.org/udp/1/quic-v1/p2p/PEER", None, peer),
+        ("/ip6/::1/udp/1/quic-v1/p2p/PEER/p2p-circuit/p2p/PEER", peer, peer),
+    ] {
+        let address = remote_address(&text.replace("PEER", PEER)).unwrap();
+        assert_eq!(shape(&address), Some(Shape { relay, peer: to }));
+    }
+}
+
+#[test]
+fn sizes_and_times_have_units() {
+    assert_eq!([size("0"), size("131072"), size("128KiB")], [Ok(0), Ok(131_072), Ok(131_072)]);
+    assert_eq!([size("3MiB"), size("2GiB")], [Ok(3 << 20), Ok(2 << 30)]);
+    assert!(["", "-1", "1.5MiB", "99999999999GiB", "MiB"].iter().all(|text| size(text).is_err()));
+    let seconds = |n| Ok(Duration::from_secs(n));
+    assert_eq!(
+        [time("90"), time("90s"), time("2m"), time("1h")],
+        [seconds(90), seconds(90), seconds(120), seconds(3600)]
+    );
+    assert_eq!(time("250ms"), Ok(Duration::from_millis(250)));
+    assert!(["", "s", "1x", "99999999999999999999h"].iter().all(|text| time(text).is_err()));
+}

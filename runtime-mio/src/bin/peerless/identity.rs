@@ -1,0 +1,151 @@
+//! The key file: made once, kept private, replaced whole or not at all.
+
+use std::{
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use directories::ProjectDirs;
+use peerless_core::{Keypair, identity::Identity, rng::Rng};
+
+use crate::{Failure, cli::Common};
+
+/// The file's name in the identity directory.
+const KEY_FILE: &str = "identity.key";
+/// More than any key takes, RSA of 8192 bits included.
+const MAX_KEY: u64 = 64 * 1024;
+
+/// The identity that the flags ask for, and where its key is, if it is kept.
+pub(crate) fn load(common: &Common) -> Result<Identity, Failure> {
+    if let Some(seed) = common.seed {
+        return Ok(Identity::generate(&mut Rng::new(seed_bytes(seed)).fork("identity")));
+    }
+    if common.ephemeral {
+        return generate();
+    }
+    load_from(&directory(common)?)
+}
+
+/// Where the key file is.
+pub(crate) fn directory(common: &Common) -> Result<PathBuf, Failure> {
+    if let Some(directory) = &common.identity {
+        return Ok(directory.clone());
+    }
+    let project = ProjectDirs::from("", "", "peerless");
+    project.map(|project| project.data_dir().to_owned()).ok_or_else(|| {
+        Failure::Usage(
+            "there is no home directory to keep an identity in; give --identity DIR or --ephemeral".into(),
+        )
+    })
+}
+
+/// All randomness of a run with `--seed`.
+pub(crate) fn seed_bytes(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes
+}
+
+fn generate() -> Result<Identity, Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| Failure::Failed(format!("the system has no random numbers: {error}")))?;
+    Ok(Identity::generate(&mut Rng::new(seed)))
+}
+
+fn load_from(directory: &Path) -> Result<Identity, Failure> {
+    let path = directory.join(KEY_FILE);
+    match read(&path) {
+        Ok(bytes) => {
+            return Keypair::from_protobuf_encoding(&bytes).map(Identity::new).map_err(|error| {
+                Failure::Usage(format!(
+                    "{} is not a libp2p private key ({error}); put the right file there, or take it away to get a new \
+                     identity",
+                    path.display()
+                ))
+            });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(Failure::Usage(format!("cannot read the key file {}: {error}", path.display())));
+        }
+    }
+    let identity = generate()?;
+    let bytes = identity
+        .keypair()
+        .to_protobuf_encoding()
+        .map_err(|error| Failure::Failed(format!("cannot encode the new key: {error}")))?;
+    match store(directory, &path, &bytes) {
+        Ok(()) => Ok(identity),
+        // Another process was first.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load_from(directory),
+        Err(error) => Err(Failure::Usage(format!(
+            "cannot keep an identity in {}: {error}; give another --identity DIR, or --ephemeral",
+            directory.display()
+        ))),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_KEY).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes beside and moves into place, so that the file is there whole or not at all. The temporary file is 0600 from
+/// its first moment.
+fn store(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let mut file = tempfile::Builder::new().prefix(".identity-").tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path).map_err(|error| error.error)?;
+    #[cfg(unix)]
+    fs::File::open(directory)?.sync_all()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_private_and_alone_in_its_directory() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("a/b");
+        let first = load_from(&directory).unwrap();
+        assert_eq!(load_from(&directory).unwrap().peer(), first.peer());
+        let names: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [KEY_FILE]);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(directory.join(KEY_FILE)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_never_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(KEY_FILE);
+        for contents in [&b""[..], b"junk", &[8, 1, 18, 64, 1, 2, 3]] {
+            fs::write(&path, contents).unwrap();
+            assert!(matches!(load_from(directory.path()), Err(Failure::Usage(_))));
+            assert_eq!(fs::read(&path).unwrap(), contents);
+        }
+    }
+
+    #[test]
+    fn of_two_processes_that_make_a_key_both_use_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(KEY_FILE);
+        store(directory.path(), &path, b"first").unwrap();
+        let error = store(directory.path(), &path, b"second").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+    }
+}

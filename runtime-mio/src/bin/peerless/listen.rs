@@ -1,0 +1,33 @@
+//! `peerless listen`.
+
+use peerless_mio::Runtime;
+
+use crate::{
+    Failure,
+    app::{App, ECHO, PERF, STREAMS_PER_PEER},
+    cli::{Common, ListenArgs},
+    report::Reporter,
+    session::{Session, Setup},
+};
+
+/// Serves until a signal comes.
+pub(crate) fn run(common: &Common, args: &ListenArgs, report: Reporter) -> Result<(), Failure> {
+    let any = vec![([0; 4], 0).into(), ([0_u16; 8], 0).into()];
+    let setup = Setup {
+        listen: if args.listen.is_empty() { any } else { args.listen.clone() },
+        hop: None,
+        protocols: vec![(PERF, STREAMS_PER_PEER), (ECHO, STREAMS_PER_PEER)],
+    };
+    let mut session = Session::open(common, setup, report)?;
+    for relay in &args.relay {
+        let (node, now) = session.runtime.node_mut();
+        if let Err(error) = node.reserve(now, relay.clone()) {
+            return session.close(Err(Failure::Failed(format!("no reservation at {relay}: {error}"))));
+        }
+    }
+    let mut app = App::default();
+    session.serve(|runtime: &mut Runtime, event| {
+        let (node, now) = runtime.node_mut();
+        app.handle(node, now, event);
+    })
+}

@@ -1,0 +1,200 @@
+//! What the command prints: lines for people, or one JSON object a line for programs.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    time::Duration,
+};
+
+use peerless_core::{
+    Multiaddr, PeerId,
+    event::Event,
+    protocols::relay::{client, hop},
+    time::UnixTime,
+};
+use peerless_mio::unix_now;
+use peerless_proto::address;
+use serde::Serialize;
+
+/// One line of output.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Line {
+    Id { peer: String },
+    Listening { address: String },
+    Reservation { relay: String, expires: u64, addresses: Vec<String> },
+    ReservationLost { relay: String, reason: String },
+    Connected { peer: String, address: String, relayed: bool },
+    Disconnected { peer: String, reason: String },
+    CircuitOpened { source: String, target: String },
+    CircuitClosed { source: String, target: String, bytes_in: u64, bytes_out: u64, reason: String },
+    Ping { peer: String, rtt_us: u64 },
+    Perf { direction: &'static str, bytes: u64, seconds: f64, bits_per_second: f64 },
+    Echo { bytes: u64, ok: bool },
+    Error { message: String },
+}
+
+/// The words for people.
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id { peer } => write!(f, "{peer}"),
+            Self::Listening { address } => write!(f, "listening at {address}"),
+            Self::Reservation { relay, expires, addresses } => {
+                let left = UnixTime::from_secs(*expires).saturating_duration_since(unix_now());
+                let places = addresses.join("\n  ");
+                write!(f, "reserved for {} at {relay}; reachable at\n  {places}", Span(left))
+            }
+            Self::ReservationLost { relay, reason } => write!(f, "reservation at {relay} lost: {reason}"),
+            Self::Connected { peer, address, relayed } => {
+                write!(
+                    f,
+                    "connected to {peer} {} {address}",
+                    if *relayed { "through a relay at" } else { "at" }
+                )
+            }
+            Self::Disconnected { peer, reason } => write!(f, "disconnected from {peer}: {reason}"),
+            Self::CircuitOpened { source, target } => write!(f, "circuit from {source} to {target} opened"),
+            Self::CircuitClosed { source, target, bytes_in, bytes_out, reason } => write!(
+                f,
+                "circuit from {source} to {target} closed after {bytes_in} bytes there and {bytes_out} back: {reason}"
+            ),
+            Self::Ping { peer, rtt_us } => {
+                write!(f, "{peer}: {}.{:03} ms", rtt_us / 1000, rtt_us % 1000)
+            }
+            Self::Perf { direction, bytes, seconds, bits_per_second } => {
+                write!(f, "{direction}: {bytes} bytes in {seconds:.3} s, {:.1} Mbit/s", bits_per_second / 1e6)
+            }
+            Self::Echo { bytes, ok: true } => write!(f, "{bytes} bytes came back as they were sent"),
+            Self::Echo { bytes, ok: false } => {
+                write!(f, "after {bytes} bytes another came back than was sent")
+            }
+            Self::Error { message } => write!(f, "error: {message}"),
+        }
+    }
+}
+
+/// A time span in words: its largest unit and the next.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+            (0, 0, s) => write!(f, "{s} s"),
+            (0, m, s) => write!(f, "{m} min {s} s"),
+            (h, m, _) => write!(f, "{h} h {m} min"),
+        }
+    }
+}
+
+/// Prints lines, each at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reporter {
+    json: bool,
+}
+
+impl Reporter {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether people are to read it.
+    pub(crate) fn is_human(&self) -> bool {
+        !self.json
+    }
+
+    pub(crate) fn line(&self, line: &Line) {
+        let text = if self.json {
+            serde_json::to_string(line).expect("strings and numbers always have a JSON form")
+        } else {
+            line.to_string()
+        };
+        // Nobody reads any more: that is no reason for a relay to stop.
+        let _ = match line {
+            Line::Error { .. } if !self.json => write_line(&mut io::stderr().lock(), &text),
+            _ => write_line(&mut io::stdout().lock(), &text),
+        };
+    }
+
+    /// Prints what the event has to say, if it is one of those that are printed. `me` completes our own addresses.
+    pub(crate) fn event(&self, me: PeerId, event: &Event) {
+        match line_of(me, event) {
+            Some(line) => self.line(&line),
+            None => tracing::debug!(?event),
+        }
+    }
+}
+
+fn write_line(out: &mut impl Write, text: &str) -> io::Result<()> {
+    out.write_all(format!("{text}\n").as_bytes())?;
+    out.flush()
+}
+
+fn line_of(me: PeerId, event: &Event) -> Option<Line> {
+    Some(match event {
+        Event::Listening { address } => Line::Listening { address: with_peer(address, me).to_string() },
+        Event::Connected { peer, address, relay, .. } => {
+            Line::Connected { peer: peer.to_string(), address: address.to_string(), relayed: relay.is_some() }
+        }
+        Event::Disconnected { peer, reason, .. } => {
+            Line::Disconnected { peer: peer.to_string(), reason: reason.to_string() }
+        }
+        Event::Hop(hop::Event::CircuitOpened { source, target }) => {
+            Line::CircuitOpened { source: source.to_string(), target: target.to_string() }
+        }
+        Event::Hop(hop::Event::CircuitClosed { source, target, bytes_in, bytes_out, end }) => {
+            Line::CircuitClosed {
+                source: source.to_string(),
+                target: target.to_string(),
+                bytes_in: *bytes_in,
+                bytes_out: *bytes_out,
+                reason: end.to_string(),
+            }
+        }
+        Event::Reservation(client::Event::Reserved { relay, expires, addresses, .. }) => Line::Reservation {
+            relay: relay.to_string(),
+            expires: expires.as_secs(),
+            addresses: addresses.iter().map(Multiaddr::to_string).collect(),
+        },
+        Event::Reservation(client::Event::Lost { relay, reason }) => {
+            Line::ReservationLost { relay: relay.to_string(), reason: reason.to_string() }
+        }
+        Event::Reservation(client::Event::Failed { address, reason }) => {
+            Line::Error { message: format!("no reservation at {address}: {reason}") }
+        }
+        _ => return None,
+    })
+}
+
+/// `address` with `/p2p/PEER` at its end, once.
+fn with_peer(address: &Multiaddr, peer: PeerId) -> Multiaddr {
+    address::with_peer(address.clone(), peer).unwrap_or_else(|_| address.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_event_stands_first_and_our_peer_id_ends_the_address() {
+        let me: PeerId = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN".parse().unwrap();
+        let address: Multiaddr = "/ip4/127.0.0.1/udp/4001/quic-v1".parse().unwrap();
+        let line = line_of(me, &Event::Listening { address: address.clone() }).unwrap();
+        let json = format!(r#"{{"event":"listening","address":"{address}/p2p/{me}"}}"#);
+        assert_eq!(serde_json::to_string(&line).unwrap(), json);
+        assert_eq!(with_peer(&with_peer(&address, me), me), with_peer(&address, me));
+        let lost = Line::ReservationLost { relay: "R".into(), reason: "\"\n".into() };
+        let json = r#"{"event":"reservation_lost","relay":"R","reason":"\"\n"}"#;
+        assert_eq!(serde_json::to_string(&lost).unwrap(), json);
+    }
+
+    #[test]
+    fn spans_keep_their_two_largest_units() {
+        let show = |seconds| Span(Duration::from_secs(seconds)).to_string();
+        assert_eq!(
+            [show(0), show(61), show(3599), show(7384)],
+            ["0 s", "1 min 1 s", "59 min 59 s", "2 h 3 min"]
+        );
+    }
+}

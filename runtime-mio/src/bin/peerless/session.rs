@@ -1,0 +1,176 @@
+//! A node as the commands use it: set up from the flags, reporting what happens, closed in order.
+
+use std::{net::SocketAddr, time::Duration};
+
+use peerless_core::{
+    Multiaddr, PeerId,
+    behaviour::ProtocolName,
+    event::{AppStreamEvent, AttemptError, DialError, Event},
+    ids::{ConnectionId, StreamId},
+    node::{self, AppProtocol},
+    protocols::relay::hop,
+    time::Instant,
+    upgrade::Security,
+};
+use peerless_mio::{Runtime, RuntimeConfig};
+
+use crate::{
+    Failure,
+    cli::{Common, SecurityName, shape},
+    identity,
+    report::Reporter,
+};
+
+/// How long reaching a peer may take, the relay and all handshakes included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stream may stand still before it is given up.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the commands want of the node, each its own.
+#[derive(Debug, Default)]
+pub(crate) struct Setup {
+    /// Where to listen; empty for a node that only dials.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Be a relay.
+    pub(crate) hop: Option<hop::Config>,
+    /// Stream protocols, with the number of inbound streams that each peer may have open.
+    pub(crate) protocols: Vec<(ProtocolName, usize)>,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) runtime: Runtime,
+    report: Reporter,
+    me: PeerId,
+}
+
+impl Session {
+    /// Makes the node, and has SIGINT and SIGTERM shut it down.
+    pub(crate) fn open(common: &Common, setup: Setup, report: Reporter) -> Result<Self, Failure> {
+        let identity = identity::load(common)?;
+        let me = identity.peer();
+        let mut config = node::Config::new(identity);
+        config.accept_inbound = !setup.listen.is_empty();
+        config.hop = setup.hop;
+        config.app_protocols = setup
+            .protocols
+            .into_iter()
+            .map(|(name, inbound_per_peer)| AppProtocol { name, inbound_per_peer })
+            .collect();
+        if !common.security.is_empty() {
+            config.upgrade.security = common.security.iter().map(|name| security(*name)).collect();
+        }
+        let runtime = RuntimeConfig {
+            listen: setup.listen,
+            seed: common.seed.map(identity::seed_bytes),
+            ..RuntimeConfig::default()
+        };
+        let runtime = Runtime::new(config, runtime)?;
+        let handle = runtime.handle();
+        ctrlc::set_handler(move || handle.shutdown())
+            .map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
+        Ok(Self { runtime, report, me })
+    }
+
+    /// Runs until a signal comes and the node is shut down. `on_event` sees every event, after it was reported.
+    pub(crate) fn serve(mut self, mut on_event: impl FnMut(&mut Runtime, &Event)) -> Result<(), Failure> {
+        let Self { report, me, .. } = self;
+        self.runtime.run(|runtime, event| {
+            report.event(me, &event);
+            on_event(runtime, &event);
+        })?;
+        Ok(())
+    }
+
+    /// The next event, already reported; `None` when `until` is there or a signal has come.
+    pub(crate) fn next_event(&mut self, until: Instant) -> Result<Option<Event>, Failure> {
+        while !self.runtime.is_stopping() {
+            if let Some(event) = self.runtime.poll_event() {
+                self.report.event(self.me, &event);
+                return Ok(Some(event));
+            }
+            let left = until.saturating_duration_since(self.runtime.now());
+            if left.is_zero() {
+                break;
+            }
+            self.runtime.turn(Some(left))?;
+        }
+        Ok(None)
+    }
+
+    /// Connects to whom `address` leads.
+    pub(crate) fn connect(&mut self, address: &Multiaddr) -> Result<ConnectionId, Failure> {
+        let peer = shape(address).and_then(|shape| shape.peer);
+        let (node, now) = self.runtime.node_mut();
+        let wanted = node.dial(now, peer, std::slice::from_ref(address));
+        while let Some(event) = self.next_event(now + CONNECT_TIMEOUT)? {
+            match event {
+                Event::Dialed { dial, connection, .. } if dial == wanted => return Ok(connection),
+                Event::DialFailed { dial, error, .. } if dial == wanted => return Err(explain(&error)),
+                _ => {}
+            }
+        }
+        self.give_up(&format!("no connection to {address} within {} s", CONNECT_TIMEOUT.as_secs()))
+    }
+
+    /// Opens a stream of the command's own.
+    pub(crate) fn open_stream(
+        &mut self,
+        connection: ConnectionId,
+        protocol: &ProtocolName,
+    ) -> Result<StreamId, Failure> {
+        let (node, now) = self.runtime.node_mut();
+        node.open(now, connection, protocol)
+            .map_err(|error| Failure::Failed(format!("no {protocol} stream: {error}")))
+    }
+
+    /// The next stream on which there is something to do. Fails when a stream or the connection is lost, and when
+    /// nothing happens for too long.
+    pub(crate) fn next_stream(&mut self, connection: ConnectionId) -> Result<StreamId, Failure> {
+        let until = self.runtime.now() + STALL_TIMEOUT;
+        while let Some(event) = self.next_event(until)? {
+            match event {
+                Event::Stream { event: AppStreamEvent::Reset(fault), .. } => {
+                    return Err(Failure::Failed(format!("the stream was lost: {fault}")));
+                }
+                Event::Stream { stream, .. } => return Ok(stream),
+                Event::Disconnected { connection: lost, reason, .. } if lost == connection => {
+                    return Err(Failure::Failed(format!("the connection was lost: {reason}")));
+                }
+                _ => {}
+            }
+        }
+        self.give_up(&format!("nothing moved for {} s", STALL_TIMEOUT.as_secs()))
+    }
+
+    /// Closes what is open and tells the peers. To be called whatever the outcome.
+    pub(crate) fn close<T>(mut self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        self.runtime.shutdown();
+        self.serve(|_, _| {})?;
+        outcome
+    }
+
+    /// The failure when [`next_event`](Self::next_event) gave none.
+    fn give_up<T>(&self, timed_out: &str) -> Result<T, Failure> {
+        let message = if self.runtime.is_stopping() { "interrupted" } else { timed_out };
+        Err(Failure::Failed(message.into()))
+    }
+}
+
+fn security(name: SecurityName) -> Security {
+    match name {
+        SecurityName::Tls => Security::Tls,
+        SecurityName::Noise => Security::Noise,
+    }
+}
+
+fn explain(error: &DialError) -> Failure {
+    let own = error.attempts.iter().any(|(_, attempt)| *attempt == AttemptError::Own);
+    let hint = if own {
+        "; if it is another process, give one of the two --ephemeral or an --identity of its own"
+    } else {
+        ""
+    };
+    Failure::Failed(format!("{error}{hint}"))
+}

@@ -1,0 +1,149 @@
+//! The event loop's body.
+
+use std::{io, time::Duration};
+
+use mio::Token;
+use peerless_core::{event::Event, time::Instant};
+
+use crate::{
+    Runtime, WAKER,
+    socket::{Pending, Sent, Socket},
+};
+
+/// Datagrams received in one turn, empty ones included, before timers and sending have theirs.
+const RECEIVE_BUDGET: usize = 1024;
+/// Commands run in one turn.
+const COMMAND_BUDGET: usize = 64;
+
+impl Runtime {
+    /// Sends what the node wants sent; waits until something comes, a deadline of the node is there or `max_wait` is
+    /// over (`None`: as long as it takes); feeds what came to the node; and sends again. Returns at once if events
+    /// wait to be taken. May return with nothing done.
+    ///
+    /// # Errors
+    /// The system's event queue failed. Errors of single datagrams are counted in
+    /// [`IoStats`](crate::IoStats) instead.
+    pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
+        self.flush()?;
+        let wait = self.wait(max_wait);
+        match self.poll.poll(&mut self.ready, wait) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.clear(),
+            result => result?,
+        }
+        self.note_readiness()?;
+        let now = self.clock.now();
+        if let Some(unix) = self.clock.jumped(now) {
+            self.node.set_wall_clock(now, unix);
+        }
+        if self.handle.stop_requested() {
+            self.shutdown();
+        }
+        self.run_commands();
+        while let Some((query, found)) = self.resolver.next() {
+            self.node.handle_resolved(self.clock.now(), query, found);
+        }
+        self.receive();
+        let now = self.clock.now();
+        if self.node.deadline().is_some_and(|deadline| deadline.is_due(now)) {
+            self.node.handle_timeout(now);
+        }
+        self.flush()?;
+        self.stopped |=
+            self.stopping.is_some_and(|end| end <= now || (self.node.is_idle() && self.pending.is_none()));
+        Ok(())
+    }
+
+    /// The node's next event that is not the runtime's own business.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        loop {
+            match self.node.poll_event()? {
+                Event::Resolve { query, name, family } => self.resolver.ask(query, name, family),
+                event => return Some(event),
+            }
+        }
+    }
+
+    fn wait(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
+        if self.event.is_none() {
+            self.event = self.next_event();
+        }
+        if self.event.is_some() || self.more_commands || self.sockets.iter().any(|socket| socket.readable) {
+            return Some(Duration::ZERO);
+        }
+        let next = self.node.deadline().map(|deadline| deadline.at).into_iter().chain(self.stopping).min();
+        let until = next.map(|at| at.saturating_duration_since(self.clock.now()));
+        until.into_iter().chain(max_wait).min()
+    }
+
+    fn note_readiness(&mut self) -> io::Result<()> {
+        for event in &self.ready {
+            let Token(index) = event.token();
+            if event.token() == WAKER {
+                continue;
+            }
+            let Some(socket) = self.sockets.get_mut(index) else { continue };
+            socket.readable |= event.is_readable() || event.is_error();
+            if event.is_writable() && self.blocked_on == Some(index) {
+                self.blocked_on = None;
+                socket.watch_writable(self.poll.registry(), event.token(), false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn run_commands(&mut self) {
+        let mut left = COMMAND_BUDGET;
+        while left > 0
+            && let Ok(command) = self.commands.try_recv()
+        {
+            command(&mut self.node, self.clock.now());
+            left -= 1;
+        }
+        self.more_commands = left == 0;
+    }
+
+    /// One batch after another, the sockets in turn, until all are empty or the budget is used up.
+    fn receive(&mut self) {
+        let mut left = RECEIVE_BUDGET;
+        while left > 0 && self.sockets.iter().any(|socket| socket.readable) {
+            for socket in self.sockets.iter_mut().filter(|socket| socket.readable) {
+                let now = self.clock.now();
+                let node = &mut self.node;
+                let count =
+                    socket.receive(&mut self.receive_buffers, |datagram| node.handle_datagram(now, datagram));
+                self.stats.received += count as u64;
+                left = left.saturating_sub(count);
+            }
+        }
+    }
+
+    /// Sends until the node has nothing more to send or a socket is full.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        let now = self.clock.now();
+        while self.blocked_on.is_none()
+            && let Some(mut pending) = self.pending.take().or_else(|| self.next_transmit(now))
+        {
+            let index = pending.transmit.socket.0 as usize;
+            let Some(socket) = self.sockets.get_mut(index) else {
+                self.stats.send_dropped += 1;
+                continue;
+            };
+            let Sent { sent, dropped, blocked } = socket.send(&mut pending, &self.transmit);
+            self.stats.sent += sent;
+            self.stats.send_dropped += dropped;
+            if blocked {
+                self.stats.send_blocked += 1;
+                self.pending = Some(pending);
+                self.blocked_on = Some(index);
+                socket.watch_writable(self.poll.registry(), Token(index), true)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_transmit(&mut self, now: Instant) -> Option<Pending> {
+        let max_segments = self.sockets.iter().map(Socket::max_segments).max().unwrap_or(1);
+        let transmit = self.node.poll_transmit(now, max_segments, &mut self.transmit)?;
+        Some(Pending { transmit, sent: 0 })
+    }
+}

@@ -1,0 +1,298 @@
+//! The command as real processes on the loopback interface.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+/// More than anything here takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const STRANGER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
+/// A running `peerless --json`, killed when dropped.
+struct Peerless {
+    child: Child,
+    events: Receiver<Value>,
+}
+
+impl Peerless {
+    fn start(args: &str) -> Self {
+        let mut child = command(&format!("--json {args}")).stdout(Stdio::piped()).spawn().unwrap();
+        let (sender, events) = channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        thread::Builder::new()
+            .spawn(move || {
+                for line in lines {
+                    let line = line.unwrap();
+                    assert!(line.starts_with(r#"{"event":""#), "{line}");
+                    if sender.send(serde_json::from_str(&line).unwrap()).is_err() {
+                        return;
+                    }
+                }
+            })
+            .unwrap();
+        Self { child, events }
+    }
+
+    /// The next event of that name; others are passed over.
+    fn event(&self, name: &str) -> Value {
+        let mut seen = Vec::new();
+        loop {
+            match self.events.recv_timeout(PATIENCE) {
+                Ok(event) if event["event"] == name => return event,
+                Ok(event) => seen.push(event),
+                Err(error) => panic!("no {name} ({error}) after {seen:?}"),
+            }
+        }
+    }
+
+    fn address(&self) -> String {
+        text(&self.event("listening"), "address").to_owned()
+    }
+
+    fn terminate(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Peerless {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(args: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peerless"));
+    command.args(args.split_whitespace()).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+fn run(args: &str) -> Output {
+    command(args).output().unwrap()
+}
+
+/// The events of a command that ends by itself, and its exit code.
+fn run_json(args: &str) -> (Vec<Value>, i32) {
+    let output = run(&format!("--json --ephemeral {args}"));
+    let events = String::from_utf8(output.stdout).unwrap();
+    (events.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), output.status.code().unwrap())
+}
+
+fn named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["event"] == name).collect()
+}
+
+fn text<'a>(event: &'a Value, field: &str) -> &'a str {
+    event[field].as_str().unwrap_or_else(|| panic!("no {field} in {event}"))
+}
+
+fn peer_of(address: &str) -> &str {
+    address.rsplit('/').next().unwrap()
+}
+
+const ANY_PORT: &str = "--listen /ip4/127.0.0.1/udp/0/quic-v1";
+
+#[test]
+fn a_listener_answers_ping_echo_and_perf_directly() {
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT}"));
+    let address = listener.address();
+
+    let (events, code) = run_json(&format!("ping {address} -c 3 -i 10ms"));
+    assert_eq!(code, 0, "{events:?}");
+    let pings = named(&events, "ping");
+    assert_eq!(pings.len(), 3);
+    assert!(
+        pings.iter().all(|ping| ping["peer"] == peer_of(&address) && ping["rtt_us"].as_u64().unwrap() > 0)
+    );
+    let connected = named(&events, "connected");
+    assert_eq!((connected.len(), &connected[0]["relayed"]), (1, &Value::Bool(false)));
+
+    let (events, code) = run_json(&format!("echo {address} --bytes 3000001"));
+    assert_eq!(code, 0, "{events:?}");
+    assert_eq!(
+        *named(&events, "echo")[0],
+        serde_json::json!({"event": "echo", "bytes": 3_000_001, "ok": true})
+    );
+
+    let (events, code) = run_json(&format!("perf {address} --upload 3MiB --download 2MiB --streams 7"));
+    assert_eq!(code, 0, "{events:?}");
+    let bytes: Vec<_> =
+        named(&events, "perf").iter().map(|p| (text(p, "direction"), p["bytes"].as_u64())).collect();
+    assert_eq!(bytes, [("upload", Some(3 << 20)), ("download", Some(2 << 20))]);
+}
+
+#[test]
+fn no_bytes_and_one_byte_are_transfers_too() {
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT}"));
+    let address = listener.address();
+    for bytes in [0, 1] {
+        let (events, code) = run_json(&format!("echo {address} --bytes {bytes}"));
+        assert_eq!((code, named(&events, "echo")[0]["bytes"].as_u64()), (0, Some(bytes)));
+        let (events, code) =
+            run_json(&format!("perf {address} --upload {bytes} --download {bytes} --streams 3"));
+        assert_eq!((code, named(&events, "perf").len()), (0, 2 * bytes as usize), "{events:?}");
+    }
+}
+
+#[test]
+fn three_processes_meet_through_the_relay() {
+    let relay =
+        Peerless::start(&format!("--ephemeral relay {ANY_PORT} --circuit-bytes 0 --circuit-duration 0"));
+    let relay_address = relay.address();
+    let mut listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT} --relay {relay_address}"));
+    let me = peer_of(&listener.address()).to_owned();
+    let reservation = listener.event("reservation");
+    assert_eq!(text(&reservation, "relay"), peer_of(&relay_address));
+    let address = reservation["addresses"][0].as_str().unwrap().to_owned();
+    assert_eq!(address, format!("{relay_address}/p2p-circuit/p2p/{me}"));
+
+    for security in ["tls", "noise"] {
+        let (events, code) = run_json(&format!("--security {security} ping {address} -c 5 -i 10ms"));
+        assert_eq!((code, named(&events, "ping").len()), (0, 5), "{security}: {events:?}");
+        let relayed: Vec<_> = named(&events, "connected").iter().map(|c| c["relayed"].as_bool()).collect();
+        assert_eq!(relayed, [Some(false), Some(true)]);
+        assert_eq!(text(&relay.event("circuit_opened"), "target"), me);
+        relay.event("circuit_closed");
+    }
+
+    let (events, code) = run_json(&format!("echo {address} --bytes 3000000"));
+    assert_eq!((code, named(&events, "echo")[0]["ok"].as_bool()), (0, Some(true)), "{events:?}");
+    let closed = relay.event("circuit_closed");
+    assert_eq!(text(&closed, "target"), me);
+    for direction in ["bytes_in", "bytes_out"] {
+        assert!(closed[direction].as_u64().unwrap() > 3_000_000, "{closed}");
+    }
+
+    let (events, code) = run_json(&format!("perf {address} --upload 4MiB --download 4MiB --streams 2"));
+    assert_eq!((code, named(&events, "perf").len()), (0, 2), "{events:?}");
+    assert!(listener.terminate().success());
+}
+
+#[test]
+fn a_circuit_ends_at_its_byte_limit() {
+    let relay = Peerless::start(&format!("--ephemeral relay {ANY_PORT} --circuit-bytes 131072"));
+    let relay_address = relay.address();
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT} --relay {relay_address}"));
+    let address = listener.event("reservation")["addresses"][0].as_str().unwrap().to_owned();
+    let (events, code) = run_json(&format!("perf {address} --upload 1000000"));
+    assert_eq!((code, named(&events, "error").len()), (1, 1), "{events:?}");
+    let closed = relay.event("circuit_closed");
+    assert_eq!((closed["bytes_in"].as_u64(), text(&closed, "reason")), (Some(131_072), "byte limit reached"));
+}
+
+#[test]
+fn a_relay_that_goes_away_takes_its_reservations_along() {
+    let mut relay = Peerless::start(&format!("--ephemeral relay {ANY_PORT}"));
+    let relay_address = relay.address();
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT} --relay {relay_address}"));
+    listener.event("reservation");
+    assert!(relay.terminate().success());
+    assert_eq!(text(&listener.event("reservation_lost"), "relay"), peer_of(&relay_address));
+}
+
+#[test]
+fn a_peer_that_is_no_relay_gives_no_reservation() {
+    let other = Peerless::start(&format!("--ephemeral listen {ANY_PORT}"));
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT} --relay {}", other.address()));
+    let message = listener.event("error");
+    assert!(text(&message, "message").contains("no reservation at"), "{message}");
+}
+
+#[test]
+fn another_peer_than_the_one_named_is_an_error() {
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT}"));
+    let address = listener.address();
+    let found = peer_of(&address);
+    let (events, code) = run_json(&format!("ping {}", address.replace(found, STRANGER)));
+    assert_eq!((code, named(&events, "connected").len()), (1, 0));
+    let message = text(named(&events, "error")[0], "message");
+    assert!(message.contains(&format!("expected peer {STRANGER}, found {found}")), "{message}");
+}
+
+#[test]
+fn a_listener_told_to_stop_says_goodbye() {
+    let mut listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT}"));
+    let mut dialer = Peerless::start(&format!("--ephemeral ping {} -c 1000", listener.address()));
+    dialer.event("ping");
+    assert!(listener.terminate().success());
+    let reason = dialer.event("disconnected");
+    assert!(text(&reason, "reason").starts_with("closed by the remote"), "{reason}");
+    dialer.event("error");
+    assert_eq!(dialer.child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_ping_told_to_stop_succeeds_if_nothing_was_lost() {
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT}"));
+    let mut dialer = Peerless::start(&format!("--ephemeral ping {} -c 1000", listener.address()));
+    dialer.event("ping");
+    assert!(dialer.terminate().success());
+    assert!(text(&listener.event("disconnected"), "reason").starts_with("closed by the remote"));
+}
+
+#[test]
+fn a_mistake_exits_2_with_one_sentence_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let identity = directory.path().join("none");
+    for args in [
+        "",
+        "relays",
+        "id --jsno",
+        "ping",
+        "ping /ip4/127.0.0.1/tcp/1",
+        "ping 127.0.0.1:4001",
+        "echo /ip4/127.0.0.1/udp/1/quic-v1 --bytes lots",
+        "relay --listen /ip4/127.0.0.1/udp/0",
+        "listen --relay /ip4/127.0.0.1/udp/1/quic-v1",
+    ] {
+        let output = run(&format!("{args} --identity {}", identity.display()));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.len(), stderr.lines().count()),
+            (Some(2), 0, 1),
+            "{stderr}"
+        );
+        assert!(!identity.exists());
+    }
+}
+
+#[test]
+fn a_key_is_made_on_first_use_and_a_broken_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let id = format!("id --identity {}", directory.path().display());
+    let first = run(&id);
+    assert!(first.status.success() && first.stdout.starts_with(b"12D3KooW"));
+    assert_eq!(run(&id).stdout, first.stdout);
+    let key = directory.path().join("identity.key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::write(&key, "broken").unwrap();
+    let refused = run(&id);
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0));
+    assert_eq!(fs::read(&key).unwrap(), b"broken");
+}
+
+#[test]
+fn the_same_seed_is_the_same_peer() {
+    let peer = |seed| run_json_seed(seed);
+    assert_eq!(peer(1), peer(1));
+    assert_ne!(peer(1), peer(2));
+}
+
+fn run_json_seed(seed: u64) -> Value {
+    let output = run(&format!("--json --seed {seed} id"));
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["peer"].clone()
+}
