@@ -1,80 +1,31 @@
 //! The one place that reads the system's clocks.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use peerless_core::time::{Instant, UnixTime, WallClock};
+use peerless_core::time::{Instant, UnixTime};
 
-/// How far the wall clock may be from where the monotonic clock expects it before the node is told.
-const JUMP: Duration = Duration::from_secs(1);
-/// How often the two are compared, at most: only when there is something to do anyway.
-const COMPARE: Duration = Duration::from_secs(1);
-
-/// The monotonic clock, whose origin is the moment it was made, and a watch on the wall clock beside it.
-#[derive(Debug)]
-pub(crate) struct Clock {
-    origin: std::time::Instant,
-    wall: WallClock,
-    compared: Instant,
-}
+/// The monotonic clock; its origin is the moment it was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(std::time::Instant);
 
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "a runtime is where the clock is read")]
     pub(crate) fn start() -> Self {
-        let wall = WallClock::new(unix_now(), Instant::ZERO);
-        Self { origin: std::time::Instant::now(), wall, compared: Instant::ZERO }
+        Self(std::time::Instant::now())
     }
 
-    pub(crate) fn now(&self) -> Instant {
-        Instant::ZERO + self.origin.elapsed()
-    }
-
-    /// The wall clock at `now`, as far as is known.
-    pub(crate) fn unix(&self, now: Instant) -> UnixTime {
-        self.wall.at(now)
+    pub(crate) fn now(self) -> Instant {
+        Instant::ZERO + self.0.elapsed()
     }
 
     /// `at` on the system's monotonic clock; `None` if that lies beyond its end.
-    pub(crate) fn to_std(&self, at: Instant) -> Option<std::time::Instant> {
-        self.origin.checked_add(at.saturating_duration_since(Instant::ZERO))
-    }
-
-    /// The new wall clock time if it was set, or the machine slept, since the last call.
-    pub(crate) fn jumped(&mut self, now: Instant) -> Option<UnixTime> {
-        if now < self.compared + COMPARE {
-            return None;
-        }
-        self.compared = now;
-        self.compare(now, unix_now())
-    }
-
-    fn compare(&mut self, now: Instant, actual: UnixTime) -> Option<UnixTime> {
-        let expected = self.wall.at(now);
-        let ahead = actual.saturating_duration_since(expected);
-        let behind = expected.saturating_duration_since(actual);
-        (ahead.max(behind) > JUMP).then(|| {
-            self.wall = WallClock::new(actual, now);
-            actual
-        })
+    pub(crate) fn to_std(self, at: Instant) -> Option<std::time::Instant> {
+        self.0.checked_add(at.saturating_duration_since(Instant::ZERO))
     }
 }
 
+/// The wall clock.
 #[expect(clippy::disallowed_methods, reason = "a runtime is where the clock is read")]
-fn unix_now() -> UnixTime {
+pub(crate) fn unix_now() -> UnixTime {
     UnixTime::from_duration(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_jump_is_told_once_and_in_both_directions() {
-        let mut clock = Clock::start();
-        clock.wall = WallClock::new(UnixTime::from_secs(1000), Instant::ZERO);
-        let now = Instant::ZERO + Duration::from_secs(10);
-        assert_eq!(clock.compare(now, UnixTime::from_secs(1010)), None);
-        assert_eq!(clock.compare(now, UnixTime::from_secs(5000)), Some(UnixTime::from_secs(5000)));
-        assert_eq!(clock.compare(now, UnixTime::from_secs(5001)), None);
-        assert_eq!(clock.compare(now, UnixTime::from_secs(900)), Some(UnixTime::from_secs(900)));
-    }
 }

@@ -1,43 +1,31 @@
-//! What programs hold: commands as futures, and streams of events and of inbound streams.
+//! What programs hold: commands as futures, the node's events, and the streams that remotes open.
 
-use std::{
-    fmt,
-    future::Future,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
+use async_channel::{Receiver, bounded};
 use peerless_core::{
     Multiaddr, PeerId,
     behaviour::ProtocolName,
-    event::{CircuitLimit, DialError, Event, OpenError},
+    event::{DialError, Event, OpenError},
     ids::ConnectionId,
     node::Node,
-    protocols::{
-        ping,
-        relay::client::{self, ReserveError},
-    },
-    time::{Instant, UnixTime},
+    protocols::{ping, relay::client::ReserveError},
+    time::Instant,
 };
+use peerless_proto::address::split_peer;
 
 use crate::{
     Stats,
-    driver::{Inbound, Shared, State},
-    stream::{Stream, StreamState},
-    wait::{Queue, Waits},
+    driver::{Shared, State},
+    stream::{Stream, StreamInfo, StreamState},
 };
 
 /// Reaches the node from any task. Cheap to clone.
 ///
-/// All futures are cancellation-safe: one that is dropped gives up what it began, and nobody else notices. When the
-/// last handle is gone, and all that was made from one ([`Stream`], [`Events`], [`Incoming`]), the node shuts down.
+/// All futures are cancellation-safe: one that is dropped gives up what it began. When the last handle and the last
+/// [`Stream`] are gone, the node shuts down.
 #[derive(Clone, Debug)]
-pub struct Handle {
-    owner: Arc<Owner>,
-}
+pub struct Handle(Arc<Owner>);
 
 #[derive(Debug)]
 struct Owner(Arc<Shared>);
@@ -48,48 +36,9 @@ impl Drop for Owner {
     }
 }
 
-/// Where a dial led.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dialed {
-    /// The connection to use; it may have been there before.
-    pub connection: ConnectionId,
-    /// The authenticated remote.
-    pub peer: PeerId,
-}
-
-/// A relay forwards to us.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reservation {
-    /// The relay.
-    pub relay: PeerId,
-    /// Until when; the node renews it in time.
-    pub expires: UnixTime,
-    /// The circuit addresses that lead to us, with our own `/p2p`.
-    pub addresses: Vec<Multiaddr>,
-    /// What the relay grants each circuit.
-    pub limit: CircuitLimit,
-}
-
-impl Reservation {
-    /// What an event means for who waits for a reservation at that relay.
-    pub(crate) fn outcome(event: &client::Event) -> Option<(PeerId, Result<Self, Failed<ReserveError>>)> {
-        match event {
-            client::Event::Reserved { relay, expires, addresses, limit, .. } => {
-                let (relay, expires, limit) = (*relay, *expires, *limit);
-                Some((relay, Ok(Self { relay, expires, addresses: addresses.clone(), limit })))
-            }
-            client::Event::Failed { address, reason } => {
-                Some((last_peer(address)?, Err(Failed::Node(reason.clone()))))
-            }
-            client::Event::Lost { relay, reason } => Some((*relay, Err(Failed::Node(reason.clone())))),
-            _ => None,
-        }
-    }
-}
-
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failed<E: fmt::Debug + fmt::Display> {
+pub enum Failed<E> {
     /// The node has been shut down.
     #[error("the node has been shut down")]
     Stopped,
@@ -100,16 +49,16 @@ pub enum Failed<E: fmt::Debug + fmt::Display> {
 
 impl Handle {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { owner: Arc::new(Owner(shared)) }
+        Self(Arc::new(Owner(shared)))
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.owner.0
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.0
     }
 
     /// Who the node is.
     pub fn peer(&self) -> PeerId {
-        self.shared().peer
+        self.shared().step(|state, _| state.node.local_peer())
     }
 
     /// The addresses that the sockets are bound to.
@@ -131,13 +80,10 @@ impl Handle {
     pub async fn dial(
         &self,
         peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-    ) -> Result<Dialed, Failed<DialError>> {
-        let id = self.begin(|state, now| {
-            let dial = state.node.dial(now, peer, addresses);
-            Ok(state.dials.add(dial))
-        })?;
-        self.wait(id, |state| &mut state.dials, |state, now, dial| state.node.cancel_dial(now, dial)).await
+        to: &[Multiaddr],
+    ) -> Result<ConnectionId, Failed<DialError>> {
+        let begin = |node: &mut Node, now| Ok(node.dial(now, peer, to));
+        self.run(begin, |event, ours| event.dial_outcome(ours), Node::cancel_dial).await
     }
 
     /// Opens a stream for one of [`Config::app_protocols`](peerless_core::node::Config::app_protocols). It may be
@@ -150,34 +96,33 @@ impl Handle {
         connection: ConnectionId,
         protocol: &ProtocolName,
     ) -> Result<Stream, Failed<OpenError>> {
-        let stream = self.begin(|state, now| {
+        let (id, peer) = self.shared().command(|state, now| {
+            state.running()?;
             let peer = state.node.connections().get(connection).map(|info| info.peer);
             let peer = peer.ok_or(Failed::Node(OpenError::NoConnection))?;
-            let stream = state.node.open(now, connection, protocol).map_err(Failed::Node)?;
-            state.streams.insert(stream, StreamState::opened(connection));
-            Ok(Inbound { stream, connection, peer, protocol: protocol.clone() })
+            let id = state.node.open(now, connection, protocol).map_err(Failed::Node)?;
+            state.streams.insert(id, StreamState::new(connection, false));
+            Ok((id, peer))
         })?;
-        Ok(Stream::new(self.clone(), stream))
+        Ok(Stream::new(self.clone(), StreamInfo { id, connection, peer, protocol: protocol.clone() }))
     }
 
-    /// Asks a relay for a reservation, which is kept alive until [`cancel_reservation`](Self::cancel_reservation). If
-    /// the future is dropped before there is an answer, the reservation is given up, unless another waits for it.
+    /// The next stream that a remote opened for one of our protocols; `None` when the node has ended. Each goes to one
+    /// caller. When [`Config::incoming_queue`](crate::Config::incoming_queue) of them wait, further ones are reset, and
+    /// counted in [`Stats::streams_refused`].
+    pub async fn accept(&self) -> Option<Stream> {
+        self.shared().incoming.recv().await.ok().map(|info| Stream::new(self.clone(), info))
+    }
+
+    /// Asks a relay for a reservation and returns the circuit addresses that lead to us. It is kept alive until
+    /// [`Node::cancel_reservation`], or given up if the future is dropped before there is an answer.
     ///
     /// # Errors
     /// The address does not end in the relay's `/p2p`, or the relay granted nothing.
-    pub async fn reserve(&self, relay: Multiaddr) -> Result<Reservation, Failed<ReserveError>> {
-        let peer = last_peer(&relay).ok_or(Failed::Node(ReserveError::NoPeer))?;
-        let id = self.begin(|state, now| {
-            state.node.reserve(now, relay).map_err(Failed::Node)?;
-            Ok(state.reservations.add(peer))
-        })?;
-        let cancel = |state: &mut State, now, relay| state.node.cancel_reservation(now, relay);
-        self.wait(id, |state| &mut state.reservations, cancel).await
-    }
-
-    /// Gives up the reservation at a relay.
-    pub fn cancel_reservation(&self, relay: PeerId) {
-        self.with(|node, now| node.cancel_reservation(now, relay));
+    pub async fn reserve(&self, at: Multiaddr) -> Result<Vec<Multiaddr>, Failed<ReserveError>> {
+        let relay = split_peer(&at).1.ok_or(Failed::Node(ReserveError::NoPeer))?;
+        let begin = |node: &mut Node, now| node.reserve(now, at).map(|()| relay);
+        self.run(begin, |event, ours| event.reserve_outcome(ours), Node::cancel_reservation).await
     }
 
     /// Pings a peer; the round-trip time. A ping that is dropped ends by itself.
@@ -185,158 +130,93 @@ impl Handle {
     /// # Errors
     /// The connection is gone, or the peer did not answer as it should.
     pub async fn ping(&self, connection: ConnectionId) -> Result<Duration, Failed<ping::Failure>> {
-        let id = self.begin(|state, now| {
-            if state.node.connections().get(connection).is_none() {
-                return Err(Failed::Node(ping::Failure::Open(OpenError::NoConnection)));
-            }
-            state.node.ping(now, connection);
-            Ok(state.pings.add(connection))
-        })?;
-        self.wait(id, |state| &mut state.pings, |_, _, _| {}).await
+        let begin = |node: &mut Node, now| {
+            let there = node.connections().get(connection).is_some();
+            node.ping(now, connection);
+            if there { Ok(connection) } else { Err(ping::Failure::Open(OpenError::NoConnection)) }
+        };
+        self.run(begin, |event, ours| event.ping_outcome(ours), |_, _, _| {}).await
     }
 
     /// Closes a connection at once, with all its streams, and waits until that is done. It is closed even if the future
     /// is dropped after its first poll.
     pub async fn close(&self, connection: ConnectionId) {
-        let id = self.shared().command(|state, now| {
-            let there = !state.stopped && state.node.connections().get(connection).is_some();
-            state.node.close(now, connection);
-            there.then(|| state.closing.add(connection))
-        });
-        if let Some(id) = id {
-            self.wait(id, |state| &mut state.closing, |_, _, _| {}).await;
-        }
+        let begin = |node: &mut Node, now| {
+            let there = node.connections().get(connection).map(|info| info.id);
+            node.close(now, connection);
+            there.ok_or(())
+        };
+        let is_it = |event: &Event, ours| matches!(event, Event::Disconnected { connection, .. } if *connection == ours);
+        // An error says that there is nothing to close.
+        let _ = self.run(begin, move |event, ours| is_it(event, ours).then_some(Ok(())), |_, _, _| {}).await;
     }
 
     /// Closes all connections and ends the node; resolves when the peers have been told and the sockets are closed.
     /// What has not arrived by then is lost: finish streams, and wait for the remote's end, before. The node goes down
     /// even if the future is dropped after its first poll.
     pub async fn shutdown(&self) {
-        let id = self.shared().command(|state, _| {
-            state.stopping = true;
-            (!state.stopped).then(|| state.ending.add(()))
-        });
-        if let Some(id) = id {
-            self.wait(id, |state| &mut state.ending, |_, _, ()| {}).await;
-        }
+        self.shared().command(|state, _| state.stopping = true);
+        // Nothing is ever sent: it closes with the node.
+        let _ = self.shared().ended.recv().await;
     }
 
-    /// The node's events. Several consumers share them: each event goes to one. At most
-    /// [`Config::event_queue`](crate::Config::event_queue) wait to be taken; then the oldest is dropped, and counted in
-    /// [`Stats::events_missed`]: the node never waits for who reads its events. Outcomes of futures, and whatever
-    /// happens to streams, do not come this way alone, so a program may leave its events alone.
-    pub fn events(&self) -> Events {
-        let consumer = self.shared().step(|state, _| state.events.subscribe());
-        Events { handle: self.clone(), consumer }
-    }
-
-    /// The streams that remotes open for our protocols. Several consumers share them: each stream goes to one. At most
-    /// [`Config::incoming_queue`](crate::Config::incoming_queue) wait to be taken; then the oldest is reset, and counted
-    /// in [`Stats::streams_refused`].
-    pub fn incoming(&self) -> Incoming {
-        let consumer = self.shared().step(|state, _| state.incoming.subscribe());
-        Incoming { handle: self.clone(), consumer }
+    /// The node's events, as a `futures_core::Stream` that ends with the node. Clones share them: each event goes to
+    /// one. At most [`Config::event_queue`](crate::Config::event_queue) wait to be taken; then the oldest is dropped, and
+    /// counted in [`Stats::events_missed`]: the node never waits for who reads its events. Whatever concerns a future or
+    /// a stream is told there as well, so a program may leave its events alone.
+    pub fn events(&self) -> Receiver<Event> {
+        self.shared().events.clone()
     }
 
     /// What the runtime holds and has done. What the node holds is [`Node::stats`], by way of [`Handle::with`].
     pub fn stats(&self) -> Stats {
-        self.shared().step(|state, _| state.stats())
-    }
-
-    fn begin<R, E: fmt::Debug + fmt::Display>(
-        &self,
-        command: impl FnOnce(&mut State, Instant) -> Result<R, Failed<E>>,
-    ) -> Result<R, Failed<E>> {
-        self.shared().command(|state, now| match state.stopping {
-            true => Err(Failed::Stopped),
-            false => command(state, now),
+        self.shared().step(|state, _| {
+            let (streams, waiting) = (state.streams.len(), state.waiting.len());
+            Stats { streams, waiting, ..state.stats }
         })
     }
 
-    fn wait<K: Ord + Copy + Unpin, T: Clone>(
+    /// Gives the node a command and waits for the event that is its outcome; cancels when dropped before.
+    async fn run<K: Copy + Send + 'static, T: Send + 'static, E: Send + 'static>(
         &self,
-        id: (K, u64),
-        waits: fn(&mut State) -> &mut Waits<K, T>,
-        cancel: fn(&mut State, Instant, K),
-    ) -> Waiting<'_, K, T> {
-        Waiting { shared: self.shared(), id, waits, cancel }
-    }
-}
-
-/// Waits for an outcome; cancels when dropped before.
-struct Waiting<'a, K: Ord + Copy, T: Clone> {
-    shared: &'a Shared,
-    id: (K, u64),
-    waits: fn(&mut State) -> &mut Waits<K, T>,
-    cancel: fn(&mut State, Instant, K),
-}
-
-impl<K: Ord + Copy + Unpin, T: Clone> Future for Waiting<'_, K, T> {
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        self.shared.step(|state, _| (self.waits)(state).poll(self.id, cx))
-    }
-}
-
-impl<K: Ord + Copy, T: Clone> Drop for Waiting<'_, K, T> {
-    fn drop(&mut self) {
-        self.shared.step(|state, now| {
-            if (self.waits)(state).remove(self.id) {
-                (self.cancel)(state, now, self.id.0);
-                state.wake_driver();
-            }
+        begin: impl FnOnce(&mut Node, Instant) -> Result<K, E>,
+        outcome: impl Fn(&Event, K) -> Option<Result<T, E>> + Send + 'static,
+        cancel: fn(&mut Node, Instant, K),
+    ) -> Result<T, Failed<E>> {
+        let (sender, receiver) = bounded(1);
+        let (id, key) = self.shared().command(|state, now| {
+            state.running()?;
+            let key = begin(&mut state.node, now).map_err(Failed::Node)?;
+            let settle = move |event: &Event| outcome(event, key).is_some_and(|o| sender.try_send(o).is_ok());
+            state.next_wait += 1;
+            state.waiting.insert(state.next_wait, Box::new(settle));
+            Ok((state.next_wait, key))
+        })?;
+        let _guard = OnDrop(|| {
+            self.shared().command(|state, now| {
+                state.waiting.remove(&id).into_iter().for_each(|_| cancel(&mut state.node, now, key));
+            });
         });
+        receiver.recv().await.map_or(Err(Failed::Stopped), |result| result.map_err(Failed::Node))
     }
 }
 
-/// The node's events; see [`Handle::events`]. Ends when the node is shut down.
-#[derive(Debug)]
-pub struct Events {
-    handle: Handle,
-    consumer: u64,
-}
-
-/// Streams that remotes open; see [`Handle::incoming`]. Ends when the node is shut down.
-#[derive(Debug)]
-pub struct Incoming {
-    handle: Handle,
-    consumer: u64,
-}
-
-impl futures_core::Stream for Events {
-    type Item = Event;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.handle.shared().step(|state, _| state.events.poll(self.consumer, cx))
+impl State {
+    fn running<E>(&self) -> Result<(), Failed<E>> {
+        if self.stopping { Err(Failed::Stopped) } else { Ok(()) }
     }
 }
 
-impl futures_core::Stream for Incoming {
-    type Item = Stream;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Stream>> {
-        let next = self.handle.shared().step(|state, _| state.incoming.poll(self.consumer, cx));
-        next.map(|inbound| inbound.map(|inbound| Stream::new(self.handle.clone(), inbound)))
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("node", &self.node).field("stats", &self.stats).finish_non_exhaustive()
     }
 }
 
-impl Drop for Events {
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {
-        let leave =
-            |state: &mut State| Queue::unsubscribe(&mut state.events, self.consumer, &mut state.wakes);
-        self.handle.shared().step(|state, _| leave(state));
+        (self.0)();
     }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        let leave =
-            |state: &mut State| Queue::unsubscribe(&mut state.incoming, self.consumer, &mut state.wakes);
-        self.handle.shared().step(|state, _| leave(state));
-    }
-}
-
-fn last_peer(address: &Multiaddr) -> Option<PeerId> {
-    peerless_proto::address::split_peer(address).1
 }

@@ -1,11 +1,11 @@
 //! Peerless on [`async_std`]: one task that drives a [`Node`], and handles and streams for all others.
 //!
-//! [`spawn`] binds the sockets, makes the node and starts its [`Driver`]; the [`Handle`] that it returns dials, opens
+//! [`spawn`] binds the sockets, makes the node and starts the task that drives it; the [`Handle`] that it returns dials, opens
 //! [`Stream`]s, pings, reserves and shuts down, each as a future that may be dropped at any time. One node echoes, the
 //! other asks:
 //!
 //! ```
-//! use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future};
+//! use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 //! use peerless_async_std::{Config, spawn};
 //! use peerless_core::{Multiaddr, behaviour::ProtocolName, identity::Identity, node, rng::Rng};
 //!
@@ -20,12 +20,11 @@
 //!     let server = spawn(node(1), Config { listen: vec!["127.0.0.1:0".parse()?], ..Config::default() })?;
 //!     let port = server.local_addrs()[0].port();
 //!     let address: Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1/p2p/{}", server.peer()).parse()?;
-//!     let mut incoming = server.incoming();
+//!     let acceptor = server.clone();
 //!     async_std::task::spawn(async move {
-//!         while let Some(stream) = incoming.next().await {
-//!             let (reader, writer) = futures_lite::io::split(stream);
+//!         while let Some(stream) = acceptor.accept().await {
+//!             let (reader, mut writer) = futures_lite::io::split(stream);
 //!             async_std::task::spawn(async move {
-//!                 let mut writer = writer;
 //!                 futures_lite::io::copy(reader, &mut writer).await?;
 //!                 writer.close().await
 //!             });
@@ -33,7 +32,7 @@
 //!     });
 //!
 //!     let client = spawn(node(2), Config::default())?;
-//!     let connection = client.dial(None, &[address]).await?.connection;
+//!     let connection = client.dial(None, &[address]).await?;
 //!     let mut stream = client.open(connection, &ECHO).await?;
 //!     stream.write_all(b"hello").await?;
 //!     stream.close().await?;
@@ -50,17 +49,19 @@
 //! # Other executors
 //!
 //! Sockets and timers are those of `async-io`, which async-std shares with smol and which brings its own thread, so
-//! [`build`] gives a [`Driver`] that any executor can run: `smol::spawn(driver).detach()`, see the example `smol_node`.
+//! [`build`] gives the driver as a future that any executor can run: `smol::spawn(driver).detach()`, see the example `smol_node`.
 //! To be rid of the dependency on async-std altogether, change the bodies of the last two functions of this file to
 //! `smol::spawn(driver).detach()` and `smol::unblock(work).detach()`: nothing else names it.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use async_channel::bounded;
 use peerless_core::{
     ids::SocketId,
     node::{self, Node, Start},
@@ -72,22 +73,19 @@ mod handle;
 mod resolve;
 mod socket;
 mod stream;
-mod wait;
 
-pub use driver::Driver;
-pub use handle::{Dialed, Events, Failed, Handle, Incoming, Reservation};
-pub use stream::Stream;
-
-use clock::Clock;
-use driver::{Shared, State};
+use clock::{Clock, unix_now};
+use driver::{Driver, Shared, State};
+pub use handle::{Failed, Handle};
 use socket::Socket;
+pub use stream::{Stream, StreamInfo};
 
 /// How a node is run.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Addresses to bind UDP sockets to. Empty binds the wildcard address of both families with a port of the
-    /// system's choice, which is what a node that only dials needs. `[::]` is passed over on a machine without IPv6 if
-    /// there is another socket.
+    /// system's choice, which is what a node that only dials needs. `[::]` is passed over if it cannot be bound and an
+    /// address before it could.
     pub listen: Vec<SocketAddr>,
     /// Size in bytes of the kernel's buffers of each socket, as far as the system allows. Default: 7 MiB.
     pub socket_buffer: usize,
@@ -95,7 +93,7 @@ pub struct Config {
     pub seed: Option<[u8; 32]>,
     /// How many events may wait to be taken. Default: 1024.
     pub event_queue: usize,
-    /// How many streams of remotes may wait to be taken. Default: 1024.
+    /// How many streams of remotes may wait to be accepted. Default: 1024.
     pub incoming_queue: usize,
     /// How long a shutdown waits for close frames to be sent. Default: 1 s.
     pub shutdown_grace: Duration,
@@ -114,38 +112,28 @@ impl Default for Config {
     }
 }
 
-/// What passed through the sockets.
+/// What the runtime holds and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct IoStats {
-    /// Datagrams received, empty ones included.
+pub struct Stats {
+    /// Streams that a program holds, or that wait to be accepted.
+    pub streams: usize,
+    /// Futures that wait for an outcome.
+    pub waiting: usize,
+    /// Names being looked up.
+    pub lookups: usize,
+    /// Events dropped so far because nobody took them in time.
+    pub events_missed: u64,
+    /// Streams reset so far because nobody accepted them in time.
+    pub streams_refused: u64,
+    /// Datagrams received so far, empty ones included.
     pub received: u64,
-    /// Datagrams handed to the system.
+    /// Datagrams handed to the system so far.
     pub sent: u64,
     /// Datagrams that the system would not send: too large for the path, no route, no buffer, not permitted.
     pub send_dropped: u64,
     /// Times a socket's send buffer was full, so that sending waited.
     pub send_blocked: u64,
-}
-
-/// What the runtime holds and has done. All but the sums are zero when nobody holds a stream or waits for anything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// The sockets.
-    pub io: IoStats,
-    /// Streams that a program holds, or that wait to be taken.
-    pub streams: usize,
-    /// Futures that wait for an outcome.
-    pub waiting: usize,
-    /// Wakers of tasks that wait for a stream, for events or for incoming streams.
-    pub wakers: usize,
-    /// Names being looked up.
-    pub lookups: usize,
-    /// Events dropped because nobody took them in time.
-    pub events_missed: u64,
-    /// Streams reset because nobody took them in time.
-    pub streams_refused: u64,
 }
 
 /// Binds the sockets, makes the node, and runs it on async-std's executor.
@@ -158,27 +146,49 @@ pub fn spawn(node: node::Config, config: Config) -> io::Result<Handle> {
     Ok(handle)
 }
 
-/// As [`spawn`], but the caller runs the driver, on whatever executor.
+/// As [`spawn`], but the caller runs the driver, on whatever executor. It is done when the node is shut down; if it is
+/// dropped before, everything that waits for the node ends with an error.
 ///
 /// # Errors
 /// A socket could not be bound, the system has no random numbers, or the node refused its configuration (kind
 /// [`io::ErrorKind::InvalidInput`]).
-pub fn build(node: node::Config, config: Config) -> io::Result<(Handle, Driver)> {
+pub fn build(
+    node: node::Config,
+    config: Config,
+) -> io::Result<(Handle, impl Future<Output = ()> + Send + 'static)> {
     let clock = Clock::start();
     let now = clock.now();
     let mut seed = config.seed.unwrap_or_default();
     if config.seed.is_none() {
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
     }
-    let mut node = Node::new(node, Start { now, unix: clock.unix(now), seed })
+    let mut node = Node::new(node, Start { now, unix: unix_now(), seed })
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let sockets = bind_all(&config)?;
+    let (sockets, mut local) = (bind_all(&config)?, Vec::new());
     for (index, socket) in sockets.iter().enumerate() {
-        node.handle_socket(now, SocketId(index as u32), Some(socket.bound()));
+        let bound = socket.bound()?;
+        local.push(bound.local);
+        node.handle_socket(now, SocketId(index as u32), Some(bound));
     }
-    let local = sockets.iter().map(Socket::local).collect();
-    let shared = Arc::new(Shared::new(State::new(node, clock, &config), local));
-    let driver = Driver::new(Arc::clone(&shared), sockets, config.shutdown_grace);
+    let (events, on_event) = bounded(config.event_queue.max(1));
+    let (incoming, on_stream) = bounded(config.incoming_queue.max(1));
+    let (ended, on_end) = bounded(1);
+    let state = State {
+        node,
+        driver: None,
+        streams: BTreeMap::new(),
+        waiting: BTreeMap::new(),
+        next_wait: 0,
+        events,
+        incoming,
+        ended,
+        stopping: false,
+        stats: Stats::default(),
+    };
+    let state = Mutex::new(state);
+    let shared =
+        Arc::new(Shared { state, clock, local, events: on_event, incoming: on_stream, ended: on_end });
+    let driver = Driver::run(Arc::clone(&shared), sockets, config.shutdown_grace);
     Ok((Handle::new(shared), driver))
 }
 
@@ -186,25 +196,21 @@ fn bind_all(config: &Config) -> io::Result<Vec<Socket>> {
     let wildcards = [(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()];
     let listen = if config.listen.is_empty() { &wildcards[..] } else { &config.listen };
     let mut sockets = Vec::new();
-    let mut no_ipv6 = None;
     for address in listen {
         match Socket::bind(SocketId(sockets.len() as u32), *address, config.socket_buffer) {
             Ok(socket) => sockets.push(socket),
-            Err(error)
-                if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse =>
-            {
+            Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && !sockets.is_empty() => {
                 tracing::info!(%error, "no IPv6 here");
-                no_ipv6 = Some(error);
             }
             Err(error) => {
                 return Err(io::Error::new(error.kind(), format!("cannot bind to udp {address}: {error}")));
             }
         }
     }
-    no_ipv6.filter(|_| sockets.is_empty()).map_or(Ok(sockets), Err)
+    Ok(sockets)
 }
 
-fn run(driver: Driver) {
+fn run(driver: impl Future<Output = ()> + Send + 'static) {
     async_std::task::spawn(driver);
 }
 

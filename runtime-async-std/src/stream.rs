@@ -18,11 +18,7 @@ use peerless_core::{
     time::Instant,
 };
 
-use crate::{
-    driver::{Inbound, State},
-    handle::Handle,
-    wait::{Wakes, set},
-};
+use crate::handle::Handle;
 
 /// Most bytes copied for one write.
 const CHUNK: usize = 64 << 10;
@@ -36,45 +32,44 @@ pub(crate) struct StreamState {
     /// A write found no room, and none has been announced since.
     full: bool,
     lost: Option<StreamFault>,
-    agreement: Option<Waker>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 impl StreamState {
-    pub(crate) fn accepted(connection: ConnectionId) -> Self {
-        Self { agreed: true, ..Self::opened(connection) }
+    pub(crate) fn new(connection: ConnectionId, agreed: bool) -> Self {
+        Self { connection, agreed, full: false, lost: None, reader: None, writer: None }
     }
 
-    pub(crate) fn opened(connection: ConnectionId) -> Self {
-        let (agreement, reader, writer) = (None, None, None);
-        Self { connection, agreed: false, full: false, lost: None, agreement, reader, writer }
-    }
-
-    pub(crate) fn on_event(&mut self, event: &AppStreamEvent, wakes: &mut Wakes) {
+    pub(crate) fn on_event(&mut self, event: &AppStreamEvent) {
         match event {
-            AppStreamEvent::Agreed => {
-                self.agreed = true;
-                wakes.extend(self.agreement.take());
-            }
-            AppStreamEvent::Readable => wakes.extend(self.reader.take()),
-            AppStreamEvent::Writable => {
-                self.full = false;
-                wakes.extend(self.writer.take());
-            }
-            AppStreamEvent::Reset(fault) => self.lose(fault.clone(), wakes),
+            AppStreamEvent::Agreed => self.agreed = true,
+            AppStreamEvent::Writable => self.full = false,
+            AppStreamEvent::Reset(fault) => return self.lose(fault.clone()),
             _ => {}
         }
+        let is_writer = *event == AppStreamEvent::Writable;
+        let waiting = if is_writer { self.writer.take() } else { self.reader.take() };
+        waiting.into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) fn lose(&mut self, fault: StreamFault, wakes: &mut Wakes) {
+    pub(crate) fn lose(&mut self, fault: StreamFault) {
         self.lost.get_or_insert(fault);
-        wakes.extend([self.agreement.take(), self.reader.take(), self.writer.take()].into_iter().flatten());
+        [self.reader.take(), self.writer.take()].into_iter().flatten().for_each(Waker::wake);
     }
+}
 
-    pub(crate) fn wakers(&self) -> usize {
-        [&self.agreement, &self.reader, &self.writer].into_iter().flatten().count()
-    }
+/// Which stream it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Its id in the node.
+    pub id: StreamId,
+    /// The connection it belongs to.
+    pub connection: ConnectionId,
+    /// The authenticated remote.
+    pub peer: PeerId,
+    /// The protocol it was opened for.
+    pub protocol: ProtocolName,
 }
 
 /// A stream with a peer: bytes both ways, in order.
@@ -85,34 +80,19 @@ impl StreamState {
 #[derive(Debug)]
 pub struct Stream {
     handle: Handle,
-    inbound: Inbound,
+    info: StreamInfo,
     read_ended: bool,
     write_ended: bool,
 }
 
 impl Stream {
-    pub(crate) fn new(handle: Handle, inbound: Inbound) -> Self {
-        Self { handle, inbound, read_ended: false, write_ended: false }
+    pub(crate) fn new(handle: Handle, info: StreamInfo) -> Self {
+        Self { handle, info, read_ended: false, write_ended: false }
     }
 
-    /// Its id in the node.
-    pub fn id(&self) -> StreamId {
-        self.inbound.stream
-    }
-
-    /// The connection it belongs to.
-    pub fn connection(&self) -> ConnectionId {
-        self.inbound.connection
-    }
-
-    /// The authenticated remote.
-    pub fn peer(&self) -> PeerId {
-        self.inbound.peer
-    }
-
-    /// The protocol it was opened for.
-    pub fn protocol(&self) -> &ProtocolName {
-        &self.inbound.protocol
+    /// Which stream it is.
+    pub fn info(&self) -> &StreamInfo {
+        &self.info
     }
 
     /// Waits until the remote has agreed to the protocol. Needless before writing.
@@ -121,39 +101,38 @@ impl Stream {
     /// The remote does not speak the protocol ([`io::ErrorKind::Unsupported`]), or the stream is lost.
     pub async fn agreed(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
-            self.poll(|_, stream, _, _| match stream.agreed {
+            self.poll(|_, stream, _| match stream.agreed {
                 true => Poll::Ready(Ok(())),
-                false => {
-                    set(&mut stream.agreement, cx);
-                    Poll::Pending
-                }
+                false => wait(&mut stream.reader, cx),
             })
         })
         .await
     }
 
-    /// A step on the node and what is known of this stream, unless that is lost. The step says whether the driver has
-    /// something to do then.
+    /// A step on the node and what is known of this stream, unless that is lost.
     fn poll<R>(
         &self,
-        step: impl FnOnce(&mut Node, &mut StreamState, Instant, &mut bool) -> Poll<io::Result<R>>,
+        step: impl FnOnce(&mut Node, &mut StreamState, Instant) -> Poll<Result<R, StreamError>>,
     ) -> Poll<io::Result<R>> {
         self.handle.shared().step(|state, now| {
-            let State { node, streams, .. } = state;
-            let Some(stream) = streams.get_mut(&self.inbound.stream) else {
-                return Poll::Ready(Err(to_io(&StreamError::NoStream)));
-            };
-            if let Some(fault) = &stream.lost {
-                return Poll::Ready(Err(fault_to_io(fault)));
+            let stream = state.streams.get_mut(&self.info.id);
+            let Some(stream) = stream else { return Poll::Ready(Err(StreamError::NoStream.into())) };
+            let lost = stream.lost.clone().map(|fault| Poll::Ready(Err(StreamError::Lost(fault))));
+            let result = lost.unwrap_or_else(|| step(&mut state.node, stream, now));
+            if let Poll::Ready(Err(StreamError::Lost(fault))) = &result {
+                stream.lost = Some(fault.clone());
             }
-            let mut moved = false;
-            let result = step(node, stream, now, &mut moved);
-            if moved {
+            if result.is_ready() {
                 state.wake_driver();
             }
-            result
+            result.map_err(io::Error::from)
         })
     }
+}
+
+fn wait<R>(slot: &mut Option<Waker>, cx: &mut Context<'_>) -> Poll<R> {
+    *slot = Some(cx.waker().clone());
+    Poll::Pending
 }
 
 impl AsyncRead for Stream {
@@ -161,19 +140,14 @@ impl AsyncRead for Stream {
         if self.read_ended || buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let id = self.inbound.stream;
-        let read = self.poll(|node, stream, now, moved| match node.read(now, id, buf.len()) {
-            Ok(Read::Data(data)) => {
-                *moved = true;
+        let id = self.info.id;
+        let read = self.poll(|node, stream, now| match node.read(now, id, buf.len())? {
+            Read::Data(data) => {
                 buf[..data.len()].copy_from_slice(&data);
                 Poll::Ready(Ok(data.len()))
             }
-            Ok(Read::Blocked) => {
-                set(&mut stream.reader, cx);
-                Poll::Pending
-            }
-            Ok(Read::Finished) => Poll::Ready(Ok(0)),
-            Err(error) => Poll::Ready(Err(stream.fail(&error))),
+            Read::Blocked => wait(&mut stream.reader, cx),
+            Read::Finished => Poll::Ready(Ok(0)),
         });
         self.read_ended = matches!(read, Poll::Ready(Ok(0)));
         read
@@ -183,28 +157,19 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.write_ended {
-            return Poll::Ready(Err(to_io(&StreamError::Finished)));
+            return Poll::Ready(Err(StreamError::Finished.into()));
         }
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        let id = self.inbound.stream;
-        self.poll(|node, stream, now, moved| {
-            let mut written = Ok(0);
-            if !stream.full {
+        let id = self.info.id;
+        self.poll(|node, stream, now| {
+            if !stream.full && !buf.is_empty() {
                 let mut data = Bytes::copy_from_slice(&buf[..buf.len().min(CHUNK)]);
-                written = node.write(now, id, &mut data);
-                *moved = true;
-            }
-            match written {
-                Ok(0) => {
-                    stream.full = true;
-                    set(&mut stream.writer, cx);
-                    Poll::Pending
+                let written = node.write(now, id, &mut data)?;
+                stream.full = written == 0;
+                if written > 0 {
+                    return Poll::Ready(Ok(written));
                 }
-                Ok(written) => Poll::Ready(Ok(written)),
-                Err(error) => Poll::Ready(Err(stream.fail(&error))),
             }
+            if buf.is_empty() { Poll::Ready(Ok(0)) } else { wait(&mut stream.writer, cx) }
         })
     }
 
@@ -218,53 +183,16 @@ impl AsyncWrite for Stream {
         if std::mem::replace(&mut self.write_ended, true) {
             return Poll::Ready(Ok(()));
         }
-        let id = self.inbound.stream;
-        self.poll(|node, stream, now, moved| {
-            *moved = true;
-            Poll::Ready(node.finish(now, id).map_err(|error| stream.fail(&error)))
-        })
+        self.poll(|node, _, now| Poll::Ready(node.finish(now, self.info.id)))
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let id = self.inbound.stream;
+        let id = self.info.id;
         self.handle.shared().command(|state, now| {
             state.streams.remove(&id);
-            match self.write_ended {
-                true => state.node.stop(now, id),
-                false => state.node.reset(now, id),
-            }
+            if self.write_ended { state.node.stop(now, id) } else { state.node.reset(now, id) }
         });
     }
-}
-
-impl StreamState {
-    fn fail(&mut self, error: &StreamError) -> io::Error {
-        if let StreamError::Lost(fault) = error {
-            self.lost = Some(fault.clone());
-        }
-        to_io(error)
-    }
-}
-
-fn to_io(error: &StreamError) -> io::Error {
-    let kind = match error {
-        StreamError::Lost(fault) => return fault_to_io(fault),
-        // Our direction has ended, and perhaps the other one too, so that the node has forgotten the stream.
-        _ => io::ErrorKind::BrokenPipe,
-    };
-    io::Error::new(kind, error.clone())
-}
-
-fn fault_to_io(fault: &StreamFault) -> io::Error {
-    let kind = match fault {
-        StreamFault::Remote(_) => io::ErrorKind::ConnectionReset,
-        StreamFault::ConnectionLost => io::ErrorKind::ConnectionAborted,
-        StreamFault::Unsupported => io::ErrorKind::Unsupported,
-        StreamFault::NegotiationTimeout => io::ErrorKind::TimedOut,
-        StreamFault::Malformed(_) => io::ErrorKind::InvalidData,
-        _ => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, fault.clone())
 }
