@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     future::{Future, poll_fn},
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -15,30 +14,33 @@ use async_io::Timer;
 use peerless_core::{
     event::{AppStreamEvent, Event, StreamFault},
     ids::StreamId,
-    node::Node,
+    node::{Node, Transmit},
     time::Instant,
 };
 
 use crate::{
     Stats,
     clock::{Clock, unix_now},
-    resolve::{self, MAX_LOOKUPS},
-    socket::{Pending, ReceiveBuffers, Socket},
+    resolve,
+    socket::{RECEIVE_BUFFERS, Socket},
     stream::{StreamInfo, StreamState},
 };
 
 /// Datagrams received from a socket before others have their turn, empty ones included.
 const RECEIVE_BUDGET: usize = 256;
 
+/// How long a shutdown waits for the goodbyes to be sent.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+/// What becomes of the streams of a connection that ends, which the node does not say for each.
+const LOST: AppStreamEvent = AppStreamEvent::Reset(StreamFault::ConnectionLost);
+
 /// What the driver, the handles and the streams share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) clock: Clock,
-    pub(crate) local: Vec<SocketAddr>,
     pub(crate) events: Receiver<Event>,
     pub(crate) incoming: Receiver<StreamInfo>,
-    pub(crate) ended: Receiver<()>,
 }
 
 /// The node and everybody who waits for something of it.
@@ -51,7 +53,6 @@ pub(crate) struct State {
     pub(crate) next_wait: u64,
     pub(crate) events: Sender<Event>,
     pub(crate) incoming: Sender<StreamInfo>,
-    pub(crate) ended: Sender<()>,
     pub(crate) stopping: bool,
     pub(crate) stats: Stats,
 }
@@ -84,16 +85,10 @@ impl State {
     fn on_event(&mut self, shared: &Arc<Shared>, now: Instant, event: Event) {
         match &event {
             Event::Stream { stream, event } => return self.on_stream(now, *stream, event),
-            Event::Resolve { query, .. } if self.stats.lookups >= MAX_LOOKUPS => {
-                return self.node.handle_resolved(now, *query, Err("the resolver is busy".into()));
-            }
-            Event::Resolve { query, name, family } => {
-                self.stats.lookups += 1;
-                return resolve::ask(shared, *query, name.clone(), *family);
-            }
+            Event::Resolve { query, name, .. } => return resolve::ask(shared, *query, name.clone()),
             Event::Disconnected { connection, .. } => {
                 let lost = self.streams.values_mut().filter(|stream| stream.connection == *connection);
-                lost.for_each(|stream| stream.lose(StreamFault::ConnectionLost));
+                lost.for_each(|stream| stream.on_event(&LOST));
             }
             _ => {}
         }
@@ -106,7 +101,7 @@ impl State {
         if let AppStreamEvent::Accepted { connection, peer, protocol } = event {
             let (connection, peer, protocol) = (*connection, *peer, protocol.clone());
             if self.incoming.try_send(StreamInfo { id, connection, peer, protocol }).is_ok() {
-                self.streams.insert(id, StreamState::new(connection, true));
+                self.streams.insert(id, StreamState::new(connection));
             } else {
                 self.stats.streams_refused += 1;
                 self.node.reset(now, id);
@@ -115,41 +110,27 @@ impl State {
             stream.on_event(event);
         }
     }
-
-    /// The driver is gone: nothing will ever come any more.
-    fn stop(&mut self) {
-        self.stopping = true;
-        self.waiting.clear();
-        self.events.close();
-        self.incoming.close();
-        self.ended.close();
-        self.streams.values_mut().for_each(|stream| stream.lose(StreamFault::ConnectionLost));
-    }
 }
 
 /// Whatever only the driver touches.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     sockets: Vec<Socket>,
-    buffers: ReceiveBuffers,
+    buffers: Vec<u8>,
     transmit: Vec<u8>,
-    pending: Option<Pending>,
+    /// What is being sent, and how much of it the kernel has taken.
+    pending: Option<(Transmit, usize)>,
     timer: Timer,
     armed: Option<Instant>,
-    grace: Duration,
     ends: Option<Instant>,
 }
 
 impl Driver {
     /// The future that is the node's life.
-    pub(crate) fn run(
-        shared: Arc<Shared>,
-        sockets: Vec<Socket>,
-        grace: Duration,
-    ) -> impl Future<Output = ()> {
-        let (buffers, transmit, timer) = (ReceiveBuffers::new(), Vec::new(), Timer::never());
+    pub(crate) fn run(shared: Arc<Shared>, sockets: Vec<Socket>) -> impl Future<Output = ()> {
+        let (buffers, transmit, timer) = (vec![0; RECEIVE_BUFFERS], Vec::new(), Timer::never());
         let (pending, armed, ends) = (None, None, None);
-        let mut driver = Self { shared, sockets, buffers, transmit, pending, timer, armed, grace, ends };
+        let mut driver = Self { shared, sockets, buffers, transmit, pending, timer, armed, ends };
         poll_fn(move |cx| Arc::clone(&driver.shared).step(|state, now| driver.turn(state, now, cx)))
     }
 
@@ -158,12 +139,10 @@ impl Driver {
         // It may have been set, and the machine may have slept.
         state.node.set_wall_clock(now, unix_now());
         if state.stopping && self.ends.is_none() {
-            self.ends = Some(now + self.grace);
+            self.ends = Some(now + SHUTDOWN_GRACE);
             state.node.shutdown(now);
         }
-        if self.receive(state, cx) {
-            state.wake_driver();
-        }
+        self.receive(state, cx);
         let now = self.shared.clock.now();
         if state.node.deadline().is_some_and(|deadline| deadline.is_due(now)) {
             state.node.handle_timeout(now);
@@ -181,37 +160,34 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Receives until all sockets are empty or have had their share; returns whether there may be more.
-    fn receive(&mut self, state: &mut State, cx: &mut Context<'_>) -> bool {
-        let mut more = false;
+    /// Receives until all sockets are empty or have had their share.
+    fn receive(&mut self, state: &mut State, cx: &mut Context<'_>) {
         for socket in &mut self.sockets {
             let mut left = RECEIVE_BUDGET;
-            while left > 0 && socket.poll_readable(cx).is_ready() {
+            while left > 0 && socket.is_readable(cx) {
                 let (now, node) = (self.shared.clock.now(), &mut state.node);
                 let count = socket.receive(&mut self.buffers, |datagram| node.handle_datagram(now, datagram));
                 state.stats.received += count as u64;
                 left = left.saturating_sub(count);
             }
-            more |= left == 0;
+            if left == 0 {
+                state.wake_driver();
+            }
         }
-        more
     }
 
     /// Sends until the node has nothing more to send or a socket is full.
     fn flush(&mut self, state: &mut State, now: Instant, cx: &mut Context<'_>) {
-        let max_segments = self.sockets.iter().map(Socket::max_segments).max().unwrap_or(1);
-        loop {
-            if self.pending.is_none() {
-                let transmit = state.node.poll_transmit(now, max_segments, &mut self.transmit);
-                self.pending = transmit.map(|transmit| Pending { transmit, sent: 0 });
-            }
-            let Some(pending) = &mut self.pending else { return };
+        let most = self.sockets.iter().map(Socket::max_segments).max().unwrap_or(1);
+        let mut next = |bytes: &mut Vec<u8>| Some((state.node.poll_transmit(now, most, bytes)?, 0));
+        while let Some((transmit, mut sent)) = self.pending.take().or_else(|| next(&mut self.transmit)) {
             // There is a socket for each id that the node was told.
-            let socket = &mut self.sockets[pending.transmit.socket.0 as usize];
-            if !socket.send(pending, &self.transmit, &mut state.stats) {
-                self.pending = None;
-            } else if socket.io.poll_writable(cx).is_pending() {
-                return;
+            let socket = &mut self.sockets[transmit.socket.0 as usize];
+            if socket.send(&transmit, &mut sent, &self.transmit, &mut state.stats) {
+                self.pending = Some((transmit, sent));
+                if socket.io.poll_writable(cx).is_pending() {
+                    return;
+                }
             }
         }
     }
@@ -231,8 +207,15 @@ impl Driver {
     }
 }
 
+/// Nothing will ever come any more.
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.shared.step(|state, _| state.stop());
+        self.shared.step(|state, _| {
+            state.stopping = true;
+            state.waiting.clear();
+            state.events.close();
+            state.incoming.close();
+            state.streams.values_mut().for_each(|stream| stream.on_event(&LOST));
+        });
     }
 }

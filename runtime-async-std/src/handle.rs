@@ -1,6 +1,6 @@
 //! What programs hold: commands as futures, the node's events, and the streams that remotes open.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_channel::{Receiver, bounded};
 use peerless_core::{
@@ -61,11 +61,6 @@ impl Handle {
         self.shared().step(|state, _| state.node.local_peer())
     }
 
-    /// The addresses that the sockets are bound to.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.shared().local
-    }
-
     /// Runs a command on the node, or looks at it, at once. Everything else waits meanwhile, so it must be short; it must
     /// not use this handle, nor streams of this node.
     pub fn with<R>(&self, command: impl FnOnce(&mut Node, Instant) -> R) -> R {
@@ -97,18 +92,17 @@ impl Handle {
         protocol: &ProtocolName,
     ) -> Result<Stream, Failed<OpenError>> {
         let (id, peer) = self.shared().command(|state, now| {
-            state.running()?;
             let peer = state.node.connections().get(connection).map(|info| info.peer);
             let peer = peer.ok_or(Failed::Node(OpenError::NoConnection))?;
             let id = state.node.open(now, connection, protocol).map_err(Failed::Node)?;
-            state.streams.insert(id, StreamState::new(connection, false));
+            state.streams.insert(id, StreamState::new(connection));
             Ok((id, peer))
         })?;
         Ok(Stream::new(self.clone(), StreamInfo { id, connection, peer, protocol: protocol.clone() }))
     }
 
     /// The next stream that a remote opened for one of our protocols; `None` when the node has ended. Each goes to one
-    /// caller. When [`Config::incoming_queue`](crate::Config::incoming_queue) of them wait, further ones are reset, and
+    /// caller. When [`Config::queue`](crate::Config::queue) of them wait, further ones are reset, and
     /// counted in [`Stats::streams_refused`].
     pub async fn accept(&self) -> Option<Stream> {
         self.shared().incoming.recv().await.ok().map(|info| Stream::new(self.clone(), info))
@@ -138,30 +132,25 @@ impl Handle {
         self.run(begin, |event, ours| event.ping_outcome(ours), |_, _, _| {}).await
     }
 
-    /// Closes a connection at once, with all its streams, and waits until that is done. It is closed even if the future
-    /// is dropped after its first poll.
-    pub async fn close(&self, connection: ConnectionId) {
-        let begin = |node: &mut Node, now| {
-            let there = node.connections().get(connection).map(|info| info.id);
-            node.close(now, connection);
-            there.ok_or(())
-        };
-        let is_it = |event: &Event, ours| matches!(event, Event::Disconnected { connection, .. } if *connection == ours);
-        // An error says that there is nothing to close.
-        let _ = self.run(begin, move |event, ours| is_it(event, ours).then_some(Ok(())), |_, _, _| {}).await;
+    /// Closes a connection at once, with all its streams. There is nothing to wait for.
+    pub fn close(&self, connection: ConnectionId) {
+        self.with(|node, now| node.close(now, connection));
     }
 
-    /// Closes all connections and ends the node; resolves when the peers have been told and the sockets are closed.
+    /// Closes all connections and ends the node; resolves when the peers have been told.
     /// What has not arrived by then is lost: finish streams, and wait for the remote's end, before. The node goes down
     /// even if the future is dropped after its first poll.
     pub async fn shutdown(&self) {
-        self.shared().command(|state, _| state.stopping = true);
-        // Nothing is ever sent: it closes with the node.
-        let _ = self.shared().ended.recv().await;
+        let events = self.shared().command(|state, _| {
+            state.stopping = true;
+            state.events.clone()
+        });
+        // They end with the node.
+        events.closed().await;
     }
 
     /// The node's events, as a `futures_core::Stream` that ends with the node. Clones share them: each event goes to
-    /// one. At most [`Config::event_queue`](crate::Config::event_queue) wait to be taken; then the oldest is dropped, and
+    /// one. At most [`Config::queue`](crate::Config::queue) wait to be taken; then the oldest is dropped, and
     /// counted in [`Stats::events_missed`]: the node never waits for who reads its events. Whatever concerns a future or
     /// a stream is told there as well, so a program may leave its events alone.
     pub fn events(&self) -> Receiver<Event> {
@@ -185,14 +174,16 @@ impl Handle {
     ) -> Result<T, Failed<E>> {
         let (sender, receiver) = bounded(1);
         let (id, key) = self.shared().command(|state, now| {
-            state.running()?;
+            if state.stopping {
+                return Err(Failed::Stopped);
+            }
             let key = begin(&mut state.node, now).map_err(Failed::Node)?;
             let settle = move |event: &Event| outcome(event, key).is_some_and(|o| sender.try_send(o).is_ok());
             state.next_wait += 1;
             state.waiting.insert(state.next_wait, Box::new(settle));
             Ok((state.next_wait, key))
         })?;
-        let _guard = OnDrop(|| {
+        let _guard = scopeguard::guard((), |()| {
             self.shared().command(|state, now| {
                 state.waiting.remove(&id).into_iter().for_each(|_| cancel(&mut state.node, now, key));
             });
@@ -201,22 +192,8 @@ impl Handle {
     }
 }
 
-impl State {
-    fn running<E>(&self) -> Result<(), Failed<E>> {
-        if self.stopping { Err(Failed::Stopped) } else { Ok(()) }
-    }
-}
-
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State").field("node", &self.node).field("stats", &self.stats).finish_non_exhaustive()
-    }
-}
-
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
     }
 }

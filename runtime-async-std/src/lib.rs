@@ -18,8 +18,7 @@
 //! };
 //! async_std::task::block_on(async {
 //!     let server = spawn(node(1), Config { listen: vec!["127.0.0.1:0".parse()?], ..Config::default() })?;
-//!     let port = server.local_addrs()[0].port();
-//!     let address: Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1/p2p/{}", server.peer()).parse()?;
+//!     let address: Multiaddr = server.with(|node, _| node.addresses().advertised().remove(0));
 //!     let acceptor = server.clone();
 //!     async_std::task::spawn(async move {
 //!         while let Some(stream) = acceptor.accept().await {
@@ -32,7 +31,7 @@
 //!     });
 //!
 //!     let client = spawn(node(2), Config::default())?;
-//!     let connection = client.dial(None, &[address]).await?;
+//!     let connection = client.dial(Some(server.peer()), &[address]).await?;
 //!     let mut stream = client.open(connection, &ECHO).await?;
 //!     stream.write_all(b"hello").await?;
 //!     stream.close().await?;
@@ -54,11 +53,9 @@
 //! `smol::spawn(driver).detach()` and `smol::unblock(work).detach()`: nothing else names it.
 
 use std::{
-    collections::BTreeMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use async_channel::bounded;
@@ -83,32 +80,22 @@ pub use stream::{Stream, StreamInfo};
 /// How a node is run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Addresses to bind UDP sockets to. Empty binds the wildcard address of both families with a port of the
-    /// system's choice, which is what a node that only dials needs. `[::]` is passed over if it cannot be bound and an
-    /// address before it could.
+    /// Addresses to bind UDP sockets to. Default: the wildcard addresses of both families with a port of the system's
+    /// choice, which is what a node that only dials needs. `[::]` is passed over if it cannot be bound and an address
+    /// before it could.
     pub listen: Vec<SocketAddr>,
     /// Size in bytes of the kernel's buffers of each socket, as far as the system allows. Default: 7 MiB.
     pub socket_buffer: usize,
     /// Where all of the node's randomness comes from. Default: `None`, the operating system's.
     pub seed: Option<[u8; 32]>,
-    /// How many events may wait to be taken. Default: 1024.
-    pub event_queue: usize,
-    /// How many streams of remotes may wait to be accepted. Default: 1024.
-    pub incoming_queue: usize,
-    /// How long a shutdown waits for close frames to be sent. Default: 1 s.
-    pub shutdown_grace: Duration,
+    /// How many events may wait to be taken, and how many streams of remotes to be accepted. Default: 1024.
+    pub queue: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            listen: Vec::new(),
-            socket_buffer: 7 << 20,
-            seed: None,
-            event_queue: 1024,
-            incoming_queue: 1024,
-            shutdown_grace: Duration::from_secs(1),
-        }
+        let listen = vec![(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()];
+        Self { listen, socket_buffer: 7 << 20, seed: None, queue: 1024 }
     }
 }
 
@@ -120,8 +107,6 @@ pub struct Stats {
     pub streams: usize,
     /// Futures that wait for an outcome.
     pub waiting: usize,
-    /// Names being looked up.
-    pub lookups: usize,
     /// Events dropped so far because nobody took them in time.
     pub events_missed: u64,
     /// Streams reset so far because nobody accepted them in time.
@@ -132,8 +117,6 @@ pub struct Stats {
     pub sent: u64,
     /// Datagrams that the system would not send: too large for the path, no route, no buffer, not permitted.
     pub send_dropped: u64,
-    /// Times a socket's send buffer was full, so that sending waited.
-    pub send_blocked: u64,
 }
 
 /// Binds the sockets, makes the node, and runs it on async-std's executor.
@@ -164,47 +147,27 @@ pub fn build(
     }
     let mut node = Node::new(node, Start { now, unix: unix_now(), seed })
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let (sockets, mut local) = (bind_all(&config)?, Vec::new());
+    let sockets = bind_all(&config)?;
     for (index, socket) in sockets.iter().enumerate() {
-        let bound = socket.bound()?;
-        local.push(bound.local);
-        node.handle_socket(now, SocketId(index as u32), Some(bound));
+        node.handle_socket(now, SocketId(index as u32), Some(socket.bound()?));
     }
-    let (events, on_event) = bounded(config.event_queue.max(1));
-    let (incoming, on_stream) = bounded(config.incoming_queue.max(1));
-    let (ended, on_end) = bounded(1);
-    let state = State {
-        node,
-        driver: None,
-        streams: BTreeMap::new(),
-        waiting: BTreeMap::new(),
-        next_wait: 0,
-        events,
-        incoming,
-        ended,
-        stopping: false,
-        stats: Stats::default(),
-    };
-    let state = Mutex::new(state);
-    let shared =
-        Arc::new(Shared { state, clock, local, events: on_event, incoming: on_stream, ended: on_end });
-    let driver = Driver::run(Arc::clone(&shared), sockets, config.shutdown_grace);
+    let (events, on_event) = bounded(config.queue.max(1));
+    let (incoming, on_stream) = bounded(config.queue.max(1));
+    let (driver, streams, waiting, next_wait, stopping, stats) = Default::default();
+    let state = State { node, driver, streams, waiting, next_wait, events, incoming, stopping, stats };
+    let shared = Shared { state: Mutex::new(state), clock, events: on_event, incoming: on_stream };
+    let shared = Arc::new(shared);
+    let driver = Driver::run(Arc::clone(&shared), sockets);
     Ok((Handle::new(shared), driver))
 }
 
 fn bind_all(config: &Config) -> io::Result<Vec<Socket>> {
-    let wildcards = [(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()];
-    let listen = if config.listen.is_empty() { &wildcards[..] } else { &config.listen };
     let mut sockets = Vec::new();
-    for address in listen {
+    for address in &config.listen {
         match Socket::bind(SocketId(sockets.len() as u32), *address, config.socket_buffer) {
-            Ok(socket) => sockets.push(socket),
-            Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && !sockets.is_empty() => {
-                tracing::info!(%error, "no IPv6 here");
-            }
-            Err(error) => {
-                return Err(io::Error::new(error.kind(), format!("cannot bind to udp {address}: {error}")));
-            }
+            // A machine without IPv6.
+            Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED && !sockets.is_empty() => {}
+            bound => sockets.push(bound?),
         }
     }
     Ok(sockets)

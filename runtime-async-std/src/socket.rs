@@ -4,7 +4,7 @@ use std::{
     array,
     io::{self, IoSliceMut},
     net::{SocketAddr, UdpSocket},
-    task::{Context, Poll, ready},
+    task::Context,
 };
 
 use async_io::Async;
@@ -20,28 +20,10 @@ use crate::Stats;
 
 /// Room for one received buffer: the most that the kernel joins into one.
 const RECEIVE_BUFFER: usize = 64 * 1024;
+/// Room for all that one call receives.
+pub(crate) const RECEIVE_BUFFERS: usize = RECEIVE_BUFFER * BATCH_SIZE;
 /// Most datagrams of the usual size on Ethernet that fit into one send.
 const MAX_SEGMENTS: usize = 65_000 / 1452;
-
-/// Where received batches are put before each datagram gets its own buffer.
-pub(crate) struct ReceiveBuffers {
-    bytes: Box<[u8]>,
-    meta: [RecvMeta; BATCH_SIZE],
-}
-
-impl ReceiveBuffers {
-    pub(crate) fn new() -> Self {
-        let bytes = vec![0; RECEIVE_BUFFER * BATCH_SIZE].into();
-        Self { bytes, meta: array::from_fn(|_| RecvMeta::default()) }
-    }
-}
-
-/// A transmit on its way, and how much of it the kernel has taken.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) transmit: Transmit,
-    pub(crate) sent: usize,
-}
 
 /// A bound socket.
 #[derive(Debug)]
@@ -91,22 +73,20 @@ impl Socket {
         self.state.max_gso_segments().min(MAX_SEGMENTS)
     }
 
-    /// Ready if there may be something to receive; else wakes the task when there is.
-    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.readable {
-            ready!(self.io.poll_readable(cx))?;
-            self.readable = true;
-        }
-        Poll::Ready(Ok(()))
+    /// Whether there may be something to receive; if not, the task is woken when there is.
+    pub(crate) fn is_readable(&mut self, cx: &mut Context<'_>) -> bool {
+        self.readable = self.readable || self.io.poll_readable(cx).is_ready();
+        self.readable
     }
 
     /// Receives one batch, and gives each datagram to `take`. Returns how many came, empty ones included; zero when
     /// there is nothing more for now.
-    pub(crate) fn receive(&mut self, buffers: &mut ReceiveBuffers, mut take: impl FnMut(Datagram)) -> usize {
-        let mut chunks = buffers.bytes.chunks_exact_mut(RECEIVE_BUFFER);
+    pub(crate) fn receive(&mut self, buffers: &mut [u8], mut take: impl FnMut(Datagram)) -> usize {
+        let mut chunks = buffers.chunks_exact_mut(RECEIVE_BUFFER);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let batch = match self.state.recv(self.io.get_ref().into(), &mut slices, &mut buffers.meta) {
+        let mut meta = [RecvMeta::default(); BATCH_SIZE];
+        let batch = match self.state.recv(self.io.get_ref().into(), &mut slices, &mut meta) {
             Ok(batch) => batch,
             Err(error) => {
                 // Resets and refusals are of an earlier send: they say nothing of what waits to be received.
@@ -116,7 +96,7 @@ impl Socket {
             }
         };
         let mut count = 0;
-        for (meta, bytes) in buffers.meta[..batch].iter().zip(buffers.bytes.chunks_exact(RECEIVE_BUFFER)) {
+        for (meta, bytes) in meta[..batch].iter().zip(buffers.chunks_exact(RECEIVE_BUFFER)) {
             let stride = meta.stride.max(1);
             count += meta.len.div_ceil(stride).max(1);
             for data in bytes[..meta.len.min(RECEIVE_BUFFER)].chunks(stride) {
@@ -133,33 +113,34 @@ impl Socket {
         count
     }
 
-    /// Sends what is left of `pending`, whose bytes are `bytes`. Returns whether it has to wait for room. What the
-    /// system refuses is lost, as any datagram may be.
-    pub(crate) fn send(&mut self, pending: &mut Pending, bytes: &[u8], stats: &mut Stats) -> bool {
-        while pending.sent < pending.transmit.size {
+    /// Sends what is left of a transmit and its bytes after those sent already. Returns whether it has to wait for room.
+    /// What the system refuses is lost, as any datagram may be.
+    pub(crate) fn send(
+        &mut self,
+        transmit: &Transmit,
+        sent: &mut usize,
+        bytes: &[u8],
+        stats: &mut Stats,
+    ) -> bool {
+        while *sent < transmit.size {
             let max_segments = self.state.max_gso_segments();
-            let (size, datagrams) = pending.transmit.next_batch(pending.sent, max_segments);
-            match self.try_send(&pending.transmit, &bytes[pending.sent..pending.sent + size]) {
+            let (size, datagrams) = transmit.next_batch(*sent, max_segments);
+            match self.try_send(transmit, &bytes[*sent..*sent + size]) {
                 Ok(()) => stats.sent += datagrams as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    stats.send_blocked += 1;
-                    return true;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 // quinn-udp took segmentation to be the fault: once more, segment by segment.
                 Err(_) if datagrams > 1 && self.state.max_gso_segments() < max_segments => continue,
                 Err(error) => {
-                    tracing::debug!(%error, destination = %pending.transmit.destination, "sending failed");
+                    tracing::debug!(%error, destination = %transmit.destination, "sending failed");
                     stats.send_dropped += datagrams as u64;
                     // If a datagram is invalid, its address was at fault and not segmentation or ECN, which quinn-udp
                     // has switched off for good: a peer must not be able to cause that, so begin anew.
-                    if error.kind() == io::ErrorKind::InvalidInput {
-                        UdpSocketState::new(self.io.get_ref().into())
-                            .into_iter()
-                            .for_each(|new| self.state = new);
-                    }
+                    let invalid = error.kind() == io::ErrorKind::InvalidInput;
+                    let renew = || UdpSocketState::new(self.io.get_ref().into()).ok();
+                    invalid.then(renew).flatten().into_iter().for_each(|new| self.state = new);
                 }
             }
-            pending.sent += size;
+            *sent += size;
         }
         false
     }

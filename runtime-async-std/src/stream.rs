@@ -1,7 +1,6 @@
 //! Streams as [`AsyncRead`] and [`AsyncWrite`].
 
 use std::{
-    future::poll_fn,
     io,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -28,34 +27,30 @@ const CHUNK: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct StreamState {
     pub(crate) connection: ConnectionId,
-    agreed: bool,
     /// A write found no room, and none has been announced since.
     full: bool,
     lost: Option<StreamFault>,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
+    /// The reader's and the writer's.
+    wakers: [Option<Waker>; 2],
 }
 
 impl StreamState {
-    pub(crate) fn new(connection: ConnectionId, agreed: bool) -> Self {
-        Self { connection, agreed, full: false, lost: None, reader: None, writer: None }
+    pub(crate) fn new(connection: ConnectionId) -> Self {
+        Self { connection, full: false, lost: None, wakers: [None, None] }
     }
 
     pub(crate) fn on_event(&mut self, event: &AppStreamEvent) {
         match event {
-            AppStreamEvent::Agreed => self.agreed = true,
             AppStreamEvent::Writable => self.full = false,
-            AppStreamEvent::Reset(fault) => return self.lose(fault.clone()),
+            AppStreamEvent::Reset(fault) => self.lost = Some(fault.clone()),
             _ => {}
         }
-        let is_writer = *event == AppStreamEvent::Writable;
-        let waiting = if is_writer { self.writer.take() } else { self.reader.take() };
-        waiting.into_iter().for_each(Waker::wake);
+        self.wakers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
     }
 
-    pub(crate) fn lose(&mut self, fault: StreamFault) {
-        self.lost.get_or_insert(fault);
-        [self.reader.take(), self.writer.take()].into_iter().flatten().for_each(Waker::wake);
+    fn wait<R>(&mut self, side: usize, cx: &mut Context<'_>) -> Poll<R> {
+        self.wakers[side] = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -95,20 +90,6 @@ impl Stream {
         &self.info
     }
 
-    /// Waits until the remote has agreed to the protocol. Needless before writing.
-    ///
-    /// # Errors
-    /// The remote does not speak the protocol ([`io::ErrorKind::Unsupported`]), or the stream is lost.
-    pub async fn agreed(&mut self) -> io::Result<()> {
-        poll_fn(|cx| {
-            self.poll(|_, stream, _| match stream.agreed {
-                true => Poll::Ready(Ok(())),
-                false => wait(&mut stream.reader, cx),
-            })
-        })
-        .await
-    }
-
     /// A step on the node and what is known of this stream, unless that is lost.
     fn poll<R>(
         &self,
@@ -130,23 +111,17 @@ impl Stream {
     }
 }
 
-fn wait<R>(slot: &mut Option<Waker>, cx: &mut Context<'_>) -> Poll<R> {
-    *slot = Some(cx.waker().clone());
-    Poll::Pending
-}
-
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.read_ended || buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let id = self.info.id;
-        let read = self.poll(|node, stream, now| match node.read(now, id, buf.len())? {
+        let read = self.poll(|node, stream, now| match node.read(now, self.info.id, buf.len())? {
             Read::Data(data) => {
                 buf[..data.len()].copy_from_slice(&data);
                 Poll::Ready(Ok(data.len()))
             }
-            Read::Blocked => wait(&mut stream.reader, cx),
+            Read::Blocked => stream.wait(0, cx),
             Read::Finished => Poll::Ready(Ok(0)),
         });
         self.read_ended = matches!(read, Poll::Ready(Ok(0)));
@@ -156,20 +131,16 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.write_ended {
-            return Poll::Ready(Err(StreamError::Finished.into()));
-        }
-        let id = self.info.id;
         self.poll(|node, stream, now| {
             if !stream.full && !buf.is_empty() {
                 let mut data = Bytes::copy_from_slice(&buf[..buf.len().min(CHUNK)]);
-                let written = node.write(now, id, &mut data)?;
+                let written = node.write(now, self.info.id, &mut data)?;
                 stream.full = written == 0;
                 if written > 0 {
                     return Poll::Ready(Ok(written));
                 }
             }
-            if buf.is_empty() { Poll::Ready(Ok(0)) } else { wait(&mut stream.writer, cx) }
+            if buf.is_empty() { Poll::Ready(Ok(0)) } else { stream.wait(1, cx) }
         })
     }
 
