@@ -61,7 +61,7 @@ use mio::{Events, Poll, Token, Waker};
 use peerless_core::{
     event::Event,
     ids::SocketId,
-    node::{self, Node, Start},
+    node::{self, Datagram, Node, Start},
     time::Instant,
 };
 
@@ -132,6 +132,8 @@ pub struct Runtime {
     ready: Events,
     sockets: Vec<Socket>,
     receive_buffers: ReceiveBuffers,
+    /// One batch on its way to the node; kept for its capacity.
+    received: Vec<Datagram>,
     transmit: Vec<u8>,
     pending: Option<Pending>,
     blocked_on: Option<usize>,
@@ -176,6 +178,7 @@ impl Runtime {
             ready: Events::with_capacity(64),
             sockets,
             receive_buffers: ReceiveBuffers::new(),
+            received: Vec::new(),
             transmit: Vec::new(),
             pending: None,
             blocked_on: None,

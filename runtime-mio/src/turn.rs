@@ -108,9 +108,9 @@ impl Runtime {
         while left > 0 && self.sockets.iter().any(|socket| socket.readable) {
             for socket in self.sockets.iter_mut().filter(|socket| socket.readable) {
                 let now = self.clock.now();
-                let node = &mut self.node;
                 let count =
-                    socket.receive(&mut self.receive_buffers, |datagram| node.handle_datagram(now, datagram));
+                    socket.receive(&mut self.receive_buffers, |datagram| self.received.push(datagram));
+                self.node.handle_datagrams(now, self.received.drain(..));
                 self.stats.received += count as u64;
                 left = left.saturating_sub(count);
             }

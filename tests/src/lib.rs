@@ -1,4 +1,16 @@
 //! A simulated world for Peerless: hosts, links, faults, transcripts, laws.
 
+pub mod app;
+pub mod dribble;
+pub mod fault;
+pub mod host;
+pub mod laws;
+pub mod link;
 pub mod plain;
+pub mod raw;
 pub mod solo;
+pub mod transcript;
+pub mod world;
+
+#[doc(hidden)]
+pub use insta;

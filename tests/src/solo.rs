@@ -26,6 +26,7 @@ use peerless_core::{
     },
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
+    protocols::relay::client,
     rng::{HashKeys, Rng},
     swarm::table::{ConnectionInfo, Connections, Direction, Relayed},
     time::{Instant, UnixTime, WallClock},
@@ -71,6 +72,7 @@ pub struct Solo<B> {
     names: BTreeMap<String, String>,
     lines: Vec<String>,
     most_actions: usize,
+    all_actions: usize,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,8 @@ struct Stream {
     connection: ConnectionId,
     protocol: ProtocolName,
     sent: VecDeque<Bytes>,
+    /// Whether the remote has said nothing since the stream opened or we last sent.
+    their_turn: bool,
     we_finished: bool,
     they_finished: bool,
     splice: Option<Splice>,
@@ -150,6 +154,7 @@ impl<B: Behaviour> Solo<B> {
             names: BTreeMap::new(),
             lines: Vec::new(),
             most_actions: 0,
+            all_actions: 0,
         };
         solo.peer(name);
         solo
@@ -168,6 +173,11 @@ impl<B: Behaviour> Solo<B> {
     /// Most actions that one input led to so far.
     pub fn most_actions(&self) -> usize {
         self.most_actions
+    }
+
+    /// Actions so far.
+    pub fn all_actions(&self) -> usize {
+        self.all_actions
     }
 
     /// The PeerId that belongs to `name`, which stands for it in the transcript from now on.
@@ -271,6 +281,9 @@ impl<B: Behaviour> Solo<B> {
             let to = self.identity.peer().to_base58();
             self.line(&from, '>', &format!("{to}  {text}"));
         }
+        if let Some(state) = self.streams.get_mut(stream) {
+            state.their_turn = false;
+        }
         self.input(Input::Stream(stream, StreamEvent::Frame(frame)));
     }
 
@@ -302,6 +315,16 @@ impl<B: Behaviour> Solo<B> {
     /// Whether we said that we send no more.
     pub fn is_finished(&self, stream: StreamId) -> bool {
         self.streams.get(stream).is_some_and(|s| s.we_finished)
+    }
+
+    /// Whether the remote has said nothing since the stream opened or we last sent.
+    pub fn is_their_turn(&self, stream: StreamId) -> bool {
+        self.streams.get(stream).is_some_and(|s| s.their_turn)
+    }
+
+    /// Whether the remote said that it sends no more.
+    pub fn is_ended(&self, stream: StreamId) -> bool {
+        self.streams.get(stream).is_some_and(|s| s.they_finished)
     }
 
     /// Streams that are open.
@@ -467,6 +490,7 @@ impl<B: Behaviour> Solo<B> {
                 );
             }
             self.most_actions = self.most_actions.max(actions.len());
+            self.all_actions += actions.len();
             self.carry_out(actions);
         }
     }
@@ -499,6 +523,7 @@ impl<B: Behaviour> Solo<B> {
                 Action::Send { stream, frame } => {
                     if let Some(state) = self.streams.get_mut(stream) {
                         state.sent.push_back(frame);
+                        state.their_turn = true;
                     }
                 }
                 Action::Finish { stream } => {
@@ -526,6 +551,7 @@ impl<B: Behaviour> Solo<B> {
             connection,
             protocol,
             sent: VecDeque::new(),
+            their_turn: true,
             we_finished: false,
             they_finished: false,
             splice: None,
@@ -657,12 +683,17 @@ pub fn own_addresses<B>(solo: &Solo<B>, source: AddressSource) -> Vec<String> {
     solo.addresses.of(source).map(ToString::to_string).collect()
 }
 
-/// An event in a few words: its debug form without wrappers that say nothing.
+/// An event in a few words.
 fn brief(event: &Event) -> String {
     let text = match event {
-        Event::Ping(event) => format!("{event:?}"),
-        Event::Identify(event) => format!("{event:?}"),
+        Event::Ping(ping) => format!("Ping {{ peer: {}, result: {:?} }}", ping.peer, ping.result),
+        Event::Identify(told) => {
+            format!("Identified {{ peer: {}, agent: {:?} }}", told.peer, told.info.agent)
+        }
         Event::Hop(event) => format!("{event:?}"),
+        Event::Reservation(client::Event::Reserved { relay, renewed, .. }) => {
+            format!("Reserved {{ relay: {relay}, renewed: {renewed} }}")
+        }
         Event::Reservation(event) => format!("{event:?}"),
         other => format!("{other:?}"),
     };

@@ -16,7 +16,10 @@ use peerless_proto::{
     pb::{self, Message as _, identify::Identify as Message},
     peer_record::Dialect,
 };
-use peerless_tests::solo::{EPOCH, Solo, address, identity, own_addresses, peer};
+use peerless_tests::{
+    laws::Laws,
+    solo::{EPOCH, Solo, address, identity, own_addresses, peer},
+};
 
 const SEEN: &str = "/ip4/203.0.113.9/udp/7000/quic-v1";
 const LISTEN: &str = "/ip4/198.51.100.2/udp/4001/quic-v1";
@@ -633,4 +636,25 @@ fn nothing_is_left_of_a_peer_that_is_gone() {
     solo.finish(stale);
     assert!(solo.behaviour.is_empty());
     assert_eq!(infos(&mut solo).len(), 1);
+}
+
+#[test]
+fn laws() {
+    let signed = Message { signed_peer_record: Some(record("B", 1, &[LISTEN]).encode()), ..says("B") };
+    let anybody = Message { public_key: None, ..says("B") };
+    let messages = [signed, anybody, Message::default()];
+    let frames = messages.iter().flat_map(|message| {
+        let frame = bytes::Bytes::from(message.encode_to_vec());
+        [(PROTOCOL, frame.clone()), (PUSH_PROTOCOL, frame)]
+    });
+    let laws = Laws {
+        make: || Identify::new(Config::default()),
+        command: |_, _| (),
+        settle: |_| (),
+        entries: Identify::len,
+        frames: frames.collect(),
+        most_actions: 40,
+        reaches: &["identify.answered", "identify.push.sent", "identify.push.received"],
+    };
+    laws.check(40);
 }

@@ -6,7 +6,7 @@ use peerless_core::{
     event::{Event, OpenError, StreamFault},
     protocols::ping::{self, Config, Failure, Ping},
 };
-use peerless_tests::solo::Solo;
+use peerless_tests::{laws::Laws, solo::Solo};
 
 fn solo(interval: Option<u64>) -> Solo<Ping> {
     let interval = interval.map(Duration::from_secs);
@@ -142,11 +142,29 @@ fn with_an_interval_every_connection_is_pinged_again_after_each_outcome() {
     insta::assert_snapshot!(solo.story(), @r"
     15.000  A  >  B  ping
     15.040  B  >  A  ping
-    15.040  A  *  Event { connection: c0.0, peer: B, result: Ok(40ms) }
+    15.040  A  *  Ping { peer: B, result: Ok(40ms) }
     30.040  A  >  B  ping
     40.040  A  x  B  ping reset
-    40.040  A  *  Event { connection: c0.0, peer: B, result: Err(Timeout) }
+    40.040  A  *  Ping { peer: B, result: Err(Timeout) }
     ");
     solo.disconnect(b);
     assert!(solo.behaviour.is_empty());
+}
+
+#[test]
+fn laws() {
+    let laws = Laws {
+        make: || Ping::new(Config { interval: Some(Duration::from_secs(15)), ..Config::default() }),
+        command: |solo, _| {
+            if let Some(connection) = solo.connections.iter().map(|info| info.id).last() {
+                solo.with(|ping, cx| ping.ping(cx, connection)).unwrap();
+            }
+        },
+        settle: |_| (),
+        entries: Ping::len,
+        frames: vec![(ping::PROTOCOL, vec![0; 32].into())],
+        most_actions: 40,
+        reaches: &["ping.answered", "ping.failed"],
+    };
+    laws.check(30);
 }

@@ -243,7 +243,13 @@ impl Quic {
             return;
         };
         let events = &mut self.events;
-        let mut report = |stream, event| events.push_back(QuicEvent::Stream { id, stream, event });
+        let mut report = |stream, event| {
+            let event = QuicEvent::Stream { id, stream, event };
+            // quinn-proto says "readable" once a packet; nobody has to hear it twice in a row.
+            if events.back() != Some(&event) {
+                events.push_back(event);
+            }
+        };
         match event {
             StreamEvent::Opened { dir: Dir::Bi } => {
                 while let Some(stream) = connection.quinn.streams().accept(Dir::Bi) {

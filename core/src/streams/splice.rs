@@ -1,12 +1,13 @@
 //! Relayed bytes: two streams joined so that what arrives on each leaves on the other.
 //!
-//! Nothing is copied in user space but by packet assembly. A side that cannot be written to is not read from the other
+//! Bytes are copied once beside packet assembly (see [`join`]). A side that cannot be written to is not read from the other
 //! end, so backpressure holds from end to end. Each turn moves at most [`QUANTUM`] bytes per direction, then the splice
 //! goes to the back of the queue, so that circuits share fairly.
 
 use bytes::Bytes;
 use heapless::Deque;
 use libp2p_identity::PeerId;
+use smallvec::SmallVec;
 
 use crate::{
     event::{SpliceEnd, StreamFault},
@@ -17,7 +18,8 @@ use crate::{
 
 /// Most bytes per direction and turn.
 pub(crate) const QUANTUM: usize = 64 << 10;
-/// Most chunks held for a side that cannot be written to.
+/// Most chunks held for a side that cannot be written to: those of one turn are joined, so this is for what had been read
+/// before the streams were.
 const HOLD: usize = 16;
 
 /// One splice; generational like all ids.
@@ -167,6 +169,28 @@ impl Splice {
     }
 }
 
+/// What was read in one turn.
+type Batch = SmallVec<[Bytes; 64]>;
+
+/// Makes one chunk of many. A chunk is what one packet brought, and the sending side searches its chunks from the oldest
+/// unacknowledged one for each packet it assembles: with a window full of them that costs more than this copy, which also
+/// lets go of the packets' buffers at once.
+fn join(mut batch: Batch, size: usize) -> Option<Bytes> {
+    if batch.len() < 2 {
+        return batch.pop();
+    }
+    let mut joined = Vec::with_capacity(size);
+    batch.iter().for_each(|chunk| joined.extend_from_slice(chunk));
+    Some(joined.into())
+}
+
+/// Why no more was read.
+enum Filled {
+    Quantum,
+    Blocked,
+    Limit,
+}
+
 enum Progress {
     Idle,
     More,
@@ -196,7 +220,7 @@ impl Flow {
         limit: u64,
         reading: bool,
     ) -> Result<Progress, Side> {
-        let mut budget = QUANTUM;
+        let mut outcome = None;
         while !self.finished {
             if let Some(code) = pipes.stopped(sink) {
                 self.sink_stopped(pipes, source, code);
@@ -210,34 +234,60 @@ impl Flow {
                 self.finished = true;
                 break;
             }
-            if !reading {
-                break;
+            match outcome {
+                Some(Filled::Limit) => return Ok(Progress::Limit),
+                Some(Filled::Quantum) => return Ok(Progress::More),
+                Some(Filled::Blocked) => break,
+                None if !reading => break,
+                None => outcome = Some(self.fill(pipes, source, sink, limit)?),
             }
-            if budget == 0 {
-                return Ok(Progress::More);
+        }
+        Ok(Progress::Idle)
+    }
+
+    /// Reads up to a quantum into the hold.
+    fn fill(
+        &mut self,
+        pipes: &mut impl Pipes,
+        source: StreamId,
+        sink: StreamId,
+        limit: u64,
+    ) -> Result<Filled, Side> {
+        let mut batch = Batch::new();
+        let mut size = 0;
+        let filled = loop {
+            if size >= QUANTUM {
+                break Filled::Quantum;
             }
             let left = if limit == 0 { u64::MAX } else { limit - self.read };
             // At the limit one more byte is asked for: only a source that goes on sending has exceeded it.
-            let max = budget.min(usize::try_from(left).unwrap_or(usize::MAX)).max(1);
+            let max = (QUANTUM - size).min(usize::try_from(left).unwrap_or(usize::MAX)).max(1);
             match pipes.read(source, max) {
-                Ok(Read::Blocked) => break,
-                Ok(Read::Finished) => self.source_finished = true,
-                Ok(Read::Data(_)) if left == 0 => return Ok(Progress::Limit),
+                Ok(Read::Blocked) => break Filled::Blocked,
+                Ok(Read::Finished) => {
+                    self.source_finished = true;
+                    break Filled::Blocked;
+                }
+                Ok(Read::Data(_)) if left == 0 => break Filled::Limit,
                 Ok(Read::Data(chunk)) => {
-                    budget -= chunk.len().min(budget);
+                    size += chunk.len();
                     self.read += chunk.len() as u64;
-                    let fits = self.hold.push_back(chunk);
-                    debug_assert!(fits.is_ok(), "the hold was just emptied");
+                    batch.push(chunk);
                 }
                 Err(StreamFault::Remote(code)) => {
                     pipes.reset(sink);
                     self.finished = true;
                     self.broken = Some(Side::Source(StreamFault::Remote(code)));
+                    return Ok(Filled::Blocked);
                 }
                 Err(fault) => return Err(Side::Source(fault)),
             }
+        };
+        if let Some(chunk) = join(batch, size) {
+            let fits = self.hold.push_back(chunk);
+            debug_assert!(fits.is_ok(), "the hold was just emptied");
         }
-        Ok(Progress::Idle)
+        Ok(filled)
     }
 
     fn sink_stopped(&mut self, pipes: &mut impl Pipes, source: StreamId, code: u64) {

@@ -538,9 +538,11 @@ fn grant(view: View<'_>, peer: PeerId, expires: UnixTime) -> Granted {
 
 /// Adds our own addresses, as many as the longest message holds.
 fn fill_addresses(message: &mut HopMessage, view: View<'_>) {
-    /// Most bytes of a field's key and length, and of the growth of the lengths around it.
-    const OVERHEAD: usize = 8;
-    let mut room = MAX_MESSAGE.saturating_sub(message.encoded_len() + OVERHEAD);
+    /// Most bytes of an address field's key and length, as addresses are shorter than 16 KiB.
+    const OVERHEAD: usize = 3;
+    /// Most bytes by which the length of the whole grows.
+    const GROWTH: usize = 2;
+    let mut room = MAX_MESSAGE.saturating_sub(message.encoded_len() + GROWTH);
     let Some(reservation) = &mut message.reservation else { return };
     let own: Vec<Multiaddr> = view.addresses.advertised();
     for address in own.into_iter().filter(|address| !address::is_circuit(address)) {

@@ -81,8 +81,11 @@ fn each_direction_ends_on_its_own() {
 fn a_blocked_sink_stops_the_reading_of_its_source_only() {
     let (mut splice, mut fake) = splice(0);
     fake.room[1] = 4;
-    fake.incoming[0].extend([data(10), data(10)]);
+    fake.incoming[0].push_back(data(10));
     fake.incoming[1].push_back(data(5));
+    assert_eq!(splice.turn(&mut fake), Turn::Idle);
+    assert_eq!(splice.counts(), (4, 5));
+    fake.incoming[0].push_back(data(10));
     assert_eq!(splice.turn(&mut fake), Turn::Idle);
     assert_eq!((fake.incoming[0].len(), splice.counts()), (1, (4, 5)));
     fake.room[1] = 100;
