@@ -26,7 +26,7 @@ use crate::{
     stream::{StreamInfo, StreamState},
 };
 
-/// Datagrams received from a socket before others have their turn, empty ones included.
+/// Datagrams received from a socket before others have their turn.
 const RECEIVE_BUDGET: usize = 256;
 
 /// How long a shutdown waits for the goodbyes to be sent.
@@ -165,10 +165,10 @@ impl Driver {
         for socket in &mut self.sockets {
             let mut left = RECEIVE_BUDGET;
             while left > 0 && socket.is_readable(cx) {
-                let (now, node) = (self.shared.clock.now(), &mut state.node);
-                let count = socket.receive(&mut self.buffers, |datagram| node.handle_datagram(now, datagram));
-                state.stats.received += count as u64;
-                left = left.saturating_sub(count);
+                let batch = socket.receive(&mut self.buffers);
+                state.stats.received += batch.len() as u64;
+                left = left.saturating_sub(batch.len().max(1));
+                state.node.handle_datagrams(self.shared.clock.now(), batch);
             }
             if left == 0 {
                 state.wake_driver();

@@ -111,7 +111,7 @@ pub struct Stats {
     pub events_missed: u64,
     /// Streams reset so far because nobody accepted them in time.
     pub streams_refused: u64,
-    /// Datagrams received so far, empty ones included.
+    /// Datagrams received so far.
     pub received: u64,
     /// Datagrams handed to the system so far.
     pub sent: u64,
@@ -167,7 +167,10 @@ fn bind_all(config: &Config) -> io::Result<Vec<Socket>> {
         match Socket::bind(SocketId(sockets.len() as u32), *address, config.socket_buffer) {
             // A machine without IPv6.
             Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED && !sockets.is_empty() => {}
-            bound => sockets.push(bound?),
+            Ok(socket) => sockets.push(socket),
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("cannot bind to udp {address}: {error}")));
+            }
         }
     }
     Ok(sockets)

@@ -79,28 +79,23 @@ impl Socket {
         self.readable
     }
 
-    /// Receives one batch, and gives each datagram to `take`. Returns how many came, empty ones included; zero when
-    /// there is nothing more for now.
-    pub(crate) fn receive(&mut self, buffers: &mut [u8], mut take: impl FnMut(Datagram)) -> usize {
+    /// Receives one batch; what comes back empty may be the end of what there is for now.
+    pub(crate) fn receive(&mut self, buffers: &mut [u8]) -> Vec<Datagram> {
         let mut chunks = buffers.chunks_exact_mut(RECEIVE_BUFFER);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let mut meta = [RecvMeta::default(); BATCH_SIZE];
-        let batch = match self.state.recv(self.io.get_ref().into(), &mut slices, &mut meta) {
-            Ok(batch) => batch,
-            Err(error) => {
+        let batch =
+            self.state.recv(self.io.get_ref().into(), &mut slices, &mut meta).unwrap_or_else(|error| {
                 // Resets and refusals are of an earlier send: they say nothing of what waits to be received.
                 use io::ErrorKind::{ConnectionRefused, ConnectionReset};
                 self.readable = matches!(error.kind(), ConnectionReset | ConnectionRefused);
-                return self.readable.into();
-            }
-        };
-        let mut count = 0;
+                0
+            });
+        let mut datagrams = Vec::new();
         for (meta, bytes) in meta[..batch].iter().zip(buffers.chunks_exact(RECEIVE_BUFFER)) {
-            let stride = meta.stride.max(1);
-            count += meta.len.div_ceil(stride).max(1);
-            for data in bytes[..meta.len.min(RECEIVE_BUFFER)].chunks(stride) {
-                take(Datagram {
+            for data in bytes[..meta.len.min(RECEIVE_BUFFER)].chunks(meta.stride.max(1)) {
+                datagrams.push(Datagram {
                     socket: self.id,
                     remote: meta.addr,
                     local_ip: meta.dst_ip,
@@ -110,7 +105,7 @@ impl Socket {
                 });
             }
         }
-        count
+        datagrams
     }
 
     /// Sends what is left of a transmit and its bytes after those sent already. Returns whether it has to wait for room.

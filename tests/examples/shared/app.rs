@@ -131,8 +131,8 @@ impl App {
 
     /// Opens as many streams as are wanted and the remote has agreed to others.
     fn open(&mut self, node: &mut Node, now: Instant) {
-        let (Job::Echo { streams, .. }, Some(connection)) = (&self.job, self.connection) else { return };
-        while self.opened < *streams && self.proposed < MAX_PROPOSED && self.outcome.is_none() {
+        let (&Job::Echo { streams, .. }, Some(connection)) = (&self.job, self.connection) else { return };
+        while self.opened < streams && self.proposed < MAX_PROPOSED && self.outcome.is_none() {
             match node.open(now, connection, &ECHO) {
                 Ok(stream) => {
                     self.asking.insert(stream, Exchange::default());
@@ -177,7 +177,9 @@ impl App {
 
     /// Sends and compares as much as is possible now.
     fn exchange(&mut self, node: &mut Node, now: Instant, id: StreamId) -> Result<(), StreamError> {
-        let (Job::Echo { bytes, .. }, Some(stream)) = (&self.job, self.asking.get_mut(&id)) else { return Ok(()) };
+        let (Job::Echo { bytes, .. }, Some(stream)) = (&self.job, self.asking.get_mut(&id)) else {
+            return Ok(());
+        };
         while !stream.finished {
             let mut chunk = self.pattern.at(stream.sent, bytes - stream.sent);
             if chunk.is_empty() {
