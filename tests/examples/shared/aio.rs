@@ -40,13 +40,14 @@ pub async fn run<S: Fn(Task) + Clone + Send + 'static>(
                 }
                 future::pending().await
             }
+            Job::Relay => future::pending().await,
             job => work(&handle, job).await,
         }
     };
     let signal = async {
         let _ = interrupted.1.recv().await;
         match options.job {
-            Job::Listen { .. } => Ok(()),
+            Job::Listen { .. } | Job::Relay => Ok(()),
             _ => Err("interrupted".into()),
         }
     };

@@ -72,6 +72,7 @@ impl App {
                     }
                 }
             }
+            Job::Relay => {}
             Job::Ping { to, .. } | Job::Echo { to, .. } => {
                 self.dial = Some(node.dial(now, None, std::slice::from_ref(to)));
             }
@@ -86,7 +87,7 @@ impl App {
     /// How it went. A listener that is stopped has done its work; the others have not.
     pub fn exit(self) -> ExitCode {
         let interrupted = match self.job {
-            Job::Listen { .. } => Ok(()),
+            Job::Listen { .. } | Job::Relay => Ok(()),
             _ => Err("interrupted".to_owned()),
         };
         finish(self.outcome.unwrap_or(interrupted))

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! NODE listen [--listen MULTIADDR]... [--relay MULTIADDR]...
+//! NODE relay [--listen MULTIADDR]...
 //! NODE ping MULTIADDR [--count N]
 //! NODE echo MULTIADDR [--bytes N] [--streams N]
 //! ```
@@ -23,7 +24,7 @@ use peerless_core::{
     event::Event,
     identity::Identity,
     node::{self, AppProtocol},
-    protocols::relay::client,
+    protocols::relay::{client, hop},
     rng::Rng,
     time::{Instant, UnixTime},
 };
@@ -39,6 +40,8 @@ pub const CHUNK: usize = 64 << 10;
 pub enum Job {
     /// Serve echo, ping and identify, reachable through relays too, until a signal comes.
     Listen { relays: Vec<Multiaddr> },
+    /// The same, and relay circuits between others.
+    Relay,
     /// Ping so many times.
     Ping { to: Multiaddr, count: u64 },
     /// Send so many bytes on each of so many streams, and check that the same come back.
@@ -67,7 +70,8 @@ impl Options {
     /// A node with a new identity that serves echo.
     pub fn node(&self) -> node::Config {
         let mut config = node::Config::new(Identity::generate(&mut Rng::new(self.seed).fork("identity")));
-        config.accept_inbound = matches!(self.job, Job::Listen { .. });
+        config.accept_inbound = matches!(self.job, Job::Listen { .. } | Job::Relay);
+        config.hop = matches!(self.job, Job::Relay).then(hop::Config::default);
         config.app_protocols = vec![AppProtocol { name: ECHO, inbound_per_peer: 1024 }];
         config
     }
@@ -97,6 +101,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let to = to.ok_or("no address");
     let job = match command.as_str() {
         "listen" => Job::Listen { relays },
+        "relay" => Job::Relay,
         "ping" => Job::Ping { to: to?, count },
         "echo" => Job::Echo { to: to?, bytes, streams },
         other => return Err(format!("{other} is no command")),
@@ -114,49 +119,61 @@ fn socket_address(address: &Multiaddr) -> Result<SocketAddr, String> {
     }
 }
 
-/// Prints one line.
-pub fn print(line: &Value) {
+/// Prints one line: the event's name, then its fields.
+pub fn print(event: &str, fields: Value) {
     let mut out = std::io::stdout().lock();
+    let fields = fields.to_string();
     // Nobody reads any more: that is no reason to stop.
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let _ = writeln!(out, r#"{{"event":"{event}",{}"#, &fields[1..]).and_then(|()| out.flush());
 }
 
 /// Prints what an event has to say, if it is one of those that are printed.
 pub fn report(me: PeerId, event: &Event) {
-    let line = match event {
+    match event {
         Event::Listening { address } => {
-            json!({ "event": "listening", "address": address.clone().with(Protocol::P2p(me)).to_string() })
+            print("listening", json!({ "address": address.clone().with(Protocol::P2p(me)).to_string() }));
         }
-        Event::Connected { peer, address, relay, .. } => json!({
-            "event": "connected", "peer": peer.to_string(), "address": address.to_string(), "relayed": relay.is_some(),
-        }),
+        Event::Connected { peer, address, relay, .. } => {
+            let (peer, address) = (peer.to_string(), address.to_string());
+            print("connected", json!({ "peer": peer, "address": address, "relayed": relay.is_some() }));
+        }
         Event::Disconnected { peer, reason, .. } => {
-            json!({ "event": "disconnected", "peer": peer.to_string(), "reason": reason.to_string() })
+            print("disconnected", json!({ "peer": peer.to_string(), "reason": reason.to_string() }));
         }
-        Event::Reservation(client::Event::Reserved { relay, expires, addresses, .. }) => json!({
-            "event": "reservation", "relay": relay.to_string(), "expires": expires.as_secs(),
-            "addresses": addresses.iter().map(Multiaddr::to_string).collect::<Vec<_>>(),
-        }),
+        Event::Reservation(client::Event::Reserved { relay, expires, addresses, .. }) => {
+            let addresses: Vec<_> = addresses.iter().map(Multiaddr::to_string).collect();
+            let (relay, expires) = (relay.to_string(), expires.as_secs());
+            print("reservation", json!({ "relay": relay, "expires": expires, "addresses": addresses }));
+        }
         Event::Reservation(client::Event::Lost { relay, reason }) => {
-            json!({ "event": "reservation_lost", "relay": relay.to_string(), "reason": reason.to_string() })
+            print("reservation_lost", json!({ "relay": relay.to_string(), "reason": reason.to_string() }));
         }
         Event::Reservation(client::Event::Failed { address, reason }) => {
-            json!({ "event": "error", "message": format!("no reservation at {address}: {reason}") })
+            print("error", json!({ "message": format!("no reservation at {address}: {reason}") }));
+        }
+        Event::Hop(hop::Event::CircuitOpened { source, target }) => {
+            print("circuit_opened", json!({ "source": source.to_string(), "target": target.to_string() }));
+        }
+        Event::Hop(hop::Event::CircuitClosed { source, target, bytes_in, bytes_out, end }) => {
+            let (source, target, reason) = (source.to_string(), target.to_string(), end.to_string());
+            let bytes = json!({ "source": source, "target": target, "bytes_in": bytes_in,
+                "bytes_out": bytes_out, "reason": reason });
+            print("circuit_closed", bytes);
         }
         Event::Ping(ping) => match &ping.result {
             Ok(rtt) => {
-                json!({ "event": "ping", "peer": ping.peer.to_string(), "rtt_us": rtt.as_micros() as u64 })
+                let rtt = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+                print("ping", json!({ "peer": ping.peer.to_string(), "rtt_us": rtt }));
             }
-            Err(error) => json!({ "event": "error", "message": error.to_string() }),
+            Err(error) => print("error", json!({ "message": error.to_string() })),
         },
-        _ => return,
-    };
-    print(&line);
+        _ => {}
+    }
 }
 
 /// The verdict on an echo.
 pub fn report_echo(bytes: u64, ok: bool) {
-    print(&json!({ "event": "echo", "bytes": bytes, "ok": ok }));
+    print("echo", json!({ "bytes": bytes, "ok": ok }));
 }
 
 /// Prints an error, if that is the outcome, and turns it into an exit code.
@@ -164,7 +181,7 @@ pub fn finish(outcome: Result<(), String>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            print(&json!({ "event": "error", "message": message }));
+            print("error", json!({ "message": message }));
             ExitCode::FAILURE
         }
     }
