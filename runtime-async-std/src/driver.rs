@@ -115,9 +115,9 @@ impl State {
 /// Whatever only the driver touches.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    sockets: Vec<Socket>,
+    pub(crate) sockets: Vec<Socket>,
     buffers: Vec<u8>,
-    transmit: Vec<u8>,
+    bytes: Vec<u8>,
     /// What is being sent, and how much of it the kernel has taken.
     pending: Option<(Transmit, usize)>,
     timer: Timer,
@@ -126,12 +126,14 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, sockets: Vec<Socket>) -> Self {
+        let (buffers, bytes, timer) = (vec![0; RECEIVE_BUFFERS], Vec::new(), Timer::never());
+        Self { shared, sockets, buffers, bytes, pending: None, timer, armed: None, ends: None }
+    }
+
     /// The future that is the node's life.
-    pub(crate) fn run(shared: Arc<Shared>, sockets: Vec<Socket>) -> impl Future<Output = ()> {
-        let (buffers, transmit, timer) = (vec![0; RECEIVE_BUFFERS], Vec::new(), Timer::never());
-        let (pending, armed, ends) = (None, None, None);
-        let mut driver = Self { shared, sockets, buffers, transmit, pending, timer, armed, ends };
-        poll_fn(move |cx| Arc::clone(&driver.shared).step(|state, now| driver.turn(state, now, cx)))
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> + Send {
+        poll_fn(move |cx| Arc::clone(&self.shared).step(|state, now| self.turn(state, now, cx)))
     }
 
     fn turn(&mut self, state: &mut State, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
@@ -180,10 +182,10 @@ impl Driver {
     fn flush(&mut self, state: &mut State, now: Instant, cx: &mut Context<'_>) {
         let most = self.sockets.iter().map(Socket::max_segments).max().unwrap_or(1);
         let mut next = |bytes: &mut Vec<u8>| Some((state.node.poll_transmit(now, most, bytes)?, 0));
-        while let Some((transmit, mut sent)) = self.pending.take().or_else(|| next(&mut self.transmit)) {
+        while let Some((transmit, mut sent)) = self.pending.take().or_else(|| next(&mut self.bytes)) {
             // There is a socket for each id that the node was told.
             let socket = &mut self.sockets[transmit.socket.0 as usize];
-            if socket.send(&transmit, &mut sent, &self.transmit, &mut state.stats) {
+            if socket.send(&transmit, &mut sent, &self.bytes, &mut state.stats) {
                 self.pending = Some((transmit, sent));
                 if socket.io.poll_writable(cx).is_pending() {
                     return;

@@ -124,8 +124,8 @@ pub struct Stats {
 /// # Errors
 /// As [`build`].
 pub fn spawn(node: node::Config, config: Config) -> io::Result<Handle> {
-    let (handle, driver) = build(node, config)?;
-    run(driver);
+    let (handle, driver) = build_driver(node, config)?;
+    run(driver.run());
     Ok(handle)
 }
 
@@ -135,10 +135,11 @@ pub fn spawn(node: node::Config, config: Config) -> io::Result<Handle> {
 /// # Errors
 /// A socket could not be bound, the system has no random numbers, or the node refused its configuration (kind
 /// [`io::ErrorKind::InvalidInput`]).
-pub fn build(
-    node: node::Config,
-    config: Config,
-) -> io::Result<(Handle, impl Future<Output = ()> + Send + 'static)> {
+pub fn build(node: node::Config, config: Config) -> io::Result<(Handle, impl Future<Output = ()> + Send)> {
+    build_driver(node, config).map(|(handle, driver)| (handle, driver.run()))
+}
+
+fn build_driver(node: node::Config, config: Config) -> io::Result<(Handle, Driver)> {
     let clock = Clock::start();
     let now = clock.now();
     let mut seed = config.seed.unwrap_or_default();
@@ -157,7 +158,7 @@ pub fn build(
     let state = State { node, driver, streams, waiting, next_wait, events, incoming, stopping, stats };
     let shared = Shared { state: Mutex::new(state), clock, events: on_event, incoming: on_stream };
     let shared = Arc::new(shared);
-    let driver = Driver::run(Arc::clone(&shared), sockets);
+    let driver = Driver::new(Arc::clone(&shared), sockets);
     Ok((Handle::new(shared), driver))
 }
 
@@ -183,3 +184,6 @@ fn run(driver: impl Future<Output = ()> + Send + 'static) {
 fn run_blocking(work: impl FnOnce() + Send + 'static) {
     async_std::task::spawn_blocking(work);
 }
+
+#[cfg(test)]
+mod tests;
