@@ -48,7 +48,7 @@
 //! # Other executors
 //!
 //! Sockets and timers are those of `async-io`, which async-std shares with smol and which brings its own thread, so
-//! [`build`] gives the driver as a future that any executor can run: `smol::spawn(driver).detach()`, see the example `smol_node`.
+//! [`build`] gives the driver as a future that any executor can run: `smol::spawn(driver).detach()`, see the example `smol`.
 //! To be rid of the dependency on async-std altogether, change the bodies of the last two functions of this file to
 //! `smol::spawn(driver).detach()` and `smol::unblock(work).detach()`: nothing else names it.
 

@@ -47,7 +47,14 @@ impl Controller for Closable {
         self.inner.on_sent(now, bytes, last_packet_number);
     }
 
-    fn on_ack(&mut self, now: StdInstant, sent: StdInstant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+    fn on_ack(
+        &mut self,
+        now: StdInstant,
+        sent: StdInstant,
+        bytes: u64,
+        app_limited: bool,
+        rtt: &RttEstimator,
+    ) {
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -55,7 +62,13 @@ impl Controller for Closable {
         self.inner.on_end_acks(now, in_flight, app_limited, largest);
     }
 
-    fn on_congestion_event(&mut self, now: StdInstant, sent: StdInstant, is_persistent: bool, lost_bytes: u64) {
+    fn on_congestion_event(
+        &mut self,
+        now: StdInstant,
+        sent: StdInstant,
+        is_persistent: bool,
+        lost_bytes: u64,
+    ) {
         self.inner.on_congestion_event(now, sent, is_persistent, lost_bytes);
     }
 
