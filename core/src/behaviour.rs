@@ -16,8 +16,8 @@ use crate::{
     addresses::{AddressSource, Addresses},
     counters::Counters,
     event::{
-        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceReport, StreamFault, UpgradeError,
-        UpgradeRole,
+        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceLimit, SpliceReport, StreamFault,
+        UpgradeError, UpgradeRole,
     },
     identity::Identity,
     ids::{ConnectionId, StreamId, Token},
@@ -156,7 +156,8 @@ pub enum Input {
     Reply(Token, Reply),
     /// Our own addresses or protocols changed; see [`View::addresses`].
     Addresses,
-    /// Dial this circuit address; answer with [`Action::Upgrade`] or [`Action::DialFailed`] under the same token.
+    /// Dial this circuit address; answer with [`Action::Upgrade`] or [`Action::DialFailed`] under the same token. Should
+    /// the upgrade fail, another one may be asked for under that token, or the dial must be told to have failed.
     Dial(Token, Multiaddr),
 }
 
@@ -275,8 +276,8 @@ pub enum Action {
         a: StreamId,
         /// The other stream.
         b: StreamId,
-        /// Most bytes per direction; 0 for no limit.
-        limit: u64,
+        /// What it may use.
+        limit: SpliceLimit,
     },
     /// Make a stream carry a connection to `peer`; answered by [`Reply::Upgraded`].
     Upgrade {
@@ -434,7 +435,7 @@ impl<'a> Context<'a> {
     }
 
     /// Joins two streams; see [`Action::Splice`].
-    pub fn splice(&mut self, a: StreamId, b: StreamId, limit: u64) -> Token {
+    pub fn splice(&mut self, a: StreamId, b: StreamId, limit: SpliceLimit) -> Token {
         let token = self.token();
         self.push(Action::Splice { token, a, b, limit });
         token

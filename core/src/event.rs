@@ -326,12 +326,24 @@ pub enum AttemptError {
     /// The connection failed before it was established.
     #[error("{0}")]
     Failed(CloseReason),
+    /// No relay is known that is fit to be asked.
+    #[error("no relay to go through is known")]
+    NoRelay,
     /// The relay could not be reached.
     #[error("the relay could not be reached: {0}")]
     RelayUnreachable(String),
-    /// The relay refused.
+    /// The relay refused, for another reason than the two that follow.
     #[error("the relay refused: {0}")]
     RelayRefused(relay::Status),
+    /// The peer has no reservation at the relay (NO_RESERVATION).
+    #[error("the peer holds no reservation at the relay")]
+    TargetUnknown,
+    /// The relay has no room for another circuit (RESOURCE_LIMIT_EXCEEDED).
+    #[error("the relay has reached a limit")]
+    RelayLimit,
+    /// The circuit reached its limit before it was a connection.
+    #[error("the circuit reached its limit before it was a connection")]
+    CircuitLimit,
     /// The relay does not speak circuit relay v2, or broke it.
     #[error("the relay broke the protocol: {0}")]
     RelayFault(String),
@@ -387,6 +399,17 @@ pub enum UpgradeError {
     },
 }
 
+/// What a splice may use. In all of them 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpliceLimit {
+    /// Bytes per direction.
+    pub bytes: u64,
+    /// Bytes per second and direction, in bursts of at most an eighth of a second's worth or 4 KiB.
+    pub rate: u64,
+    /// How long nothing may move in either direction.
+    pub idle: Duration,
+}
+
 /// How a splice ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpliceReport {
@@ -408,6 +431,9 @@ pub enum SpliceEnd {
     /// A direction reached its limit.
     #[error("byte limit reached")]
     Limit,
+    /// Nothing moved for too long.
+    #[error("idle")]
+    Idle,
     /// The behaviour reset one of the streams.
     #[error("reset by us")]
     Local,

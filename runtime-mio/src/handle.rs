@@ -1,9 +1,12 @@
 //! Commands from other threads.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-    mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    time::Duration,
 };
 
 use mio::Waker;
@@ -30,6 +33,9 @@ pub enum HandleError {
     /// The runtime is gone.
     #[error("the runtime is gone")]
     Gone,
+    /// The runtime did not come to the command in time. It may run it yet.
+    #[error("the runtime does not answer")]
+    TimedOut,
 }
 
 impl Handle {
@@ -60,12 +66,34 @@ impl Handle {
         &self,
         command: impl FnOnce(&mut Node, Instant) -> R + Send + 'static,
     ) -> Result<R, HandleError> {
+        self.ask(command)?.recv().map_err(|_| HandleError::Gone)
+    }
+
+    /// As [`call`](Self::call), but waits for `timeout` at most.
+    ///
+    /// # Errors
+    /// As `call`, and [`HandleError::TimedOut`].
+    pub fn call_within<R: Send + 'static>(
+        &self,
+        timeout: Duration,
+        command: impl FnOnce(&mut Node, Instant) -> R + Send + 'static,
+    ) -> Result<R, HandleError> {
+        self.ask(command)?.recv_timeout(timeout).map_err(|error| match error {
+            RecvTimeoutError::Timeout => HandleError::TimedOut,
+            RecvTimeoutError::Disconnected => HandleError::Gone,
+        })
+    }
+
+    fn ask<R: Send + 'static>(
+        &self,
+        command: impl FnOnce(&mut Node, Instant) -> R + Send + 'static,
+    ) -> Result<Receiver<R>, HandleError> {
         let (reply, result) = sync_channel(1);
         self.send(move |node, now| {
             // A caller that has gone away does not want it.
             let _ = reply.send(command(node, now));
         })?;
-        result.recv().map_err(|_| HandleError::Gone)
+        Ok(result)
     }
 
     /// Begins a graceful shutdown, as [`Runtime::shutdown`](crate::Runtime::shutdown) does. Never fails and never

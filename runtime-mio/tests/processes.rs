@@ -5,7 +5,8 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     os::unix::fs::PermissionsExt,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -182,6 +183,68 @@ fn three_processes_meet_through_the_relay() {
     assert!(listener.terminate().success());
 }
 
+/// What a GET brings: status line, header and body.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The value of a sample, by its name and labels as they are written.
+fn sample(metrics: &str, series: &str) -> u64 {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {series} in {metrics}")).parse().unwrap()
+}
+
+#[test]
+fn a_relay_and_its_client_serve_their_metrics() {
+    let relay = Peerless::start(&format!("--ephemeral relay {ANY_PORT} --metrics 127.0.0.1:0"));
+    let relay_metrics = text(&relay.event("metrics"), "address").to_owned();
+    let relay_address = relay.address();
+    let listen = format!("--ephemeral listen {ANY_PORT} --relay {relay_address} --metrics 127.0.0.1:0");
+    let listener = Peerless::start(&listen);
+    let listener_metrics = text(&listener.event("metrics"), "address").to_owned();
+    let address = listener.event("reservation")["addresses"][0].as_str().unwrap().to_owned();
+
+    let (events, code) = run_json(&format!("echo {address} --bytes 30000"));
+    assert_eq!(code, 0, "{events:?}");
+    let closed = relay.event("circuit_closed");
+    for metrics in [&relay_metrics, &listener_metrics] {
+        let health = get(metrics, "/healthz");
+        assert!(health.starts_with("HTTP/1.1 200 OK\r\n") && health.ends_with("\r\n\r\nok\n"), "{health}");
+    }
+
+    let metrics = get(&relay_metrics, "/metrics");
+    assert!(
+        metrics.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text"),
+        "{metrics}"
+    );
+    for (series, value) in [
+        ("peerless_relay_reservations", 1),
+        ("peerless_relay_reservations_accepted_total{renewed=\"false\"}", 1),
+        ("peerless_relay_circuits", 0),
+        ("peerless_relay_circuits_opened_total", 1),
+        ("peerless_relay_bytes_total{direction=\"to_target\"}", closed["bytes_in"].as_u64().unwrap()),
+        ("peerless_relay_bytes_total{direction=\"to_source\"}", closed["bytes_out"].as_u64().unwrap()),
+        ("peerless_handshakes_total{direction=\"inbound\",via=\"direct\",result=\"completed\"}", 2),
+        ("peerless_counter_total{scope=\"relay.hop\",name=\"circuits\"}", 1),
+    ] {
+        assert_eq!(sample(&metrics, series), value, "{series}");
+    }
+    assert!(sample(&metrics, "peerless_relay_bytes_total{direction=\"to_target\"}") > 30_000);
+    assert!(sample(&metrics, "peerless_datagram_bytes_total{direction=\"out\"}") > 60_000);
+
+    let metrics = get(&listener_metrics, "/metrics");
+    assert_eq!(sample(&metrics, "peerless_reservations"), 1);
+    assert_eq!(sample(&metrics, "peerless_connections{direction=\"outbound\",via=\"direct\"}"), 1);
+
+    let (events, code) = run_json(&format!("relay {ANY_PORT} --metrics {relay_metrics}"));
+    assert_eq!((code, named(&events, "error").len()), (1, 1), "the address is taken: {events:?}");
+}
+
 #[test]
 fn a_circuit_ends_at_its_byte_limit() {
     let relay = Peerless::start(&format!("--ephemeral relay {ANY_PORT} --circuit-bytes 131072"));
@@ -257,6 +320,8 @@ fn a_mistake_exits_2_with_one_sentence_and_changes_nothing() {
         "ping 127.0.0.1:4001",
         "echo /ip4/127.0.0.1/udp/1/quic-v1 --bytes lots",
         "relay --listen /ip4/127.0.0.1/udp/0",
+        "relay --metrics 127.0.0.1",
+        "listen --metrics :9090",
         "listen --relay /ip4/127.0.0.1/udp/1/quic-v1",
     ] {
         let output = run(&format!("{args} --identity {}", identity.display()));

@@ -13,7 +13,7 @@ use std::{fmt::Debug, time::Duration};
 use bytes::Bytes;
 use peerless_core::{
     addresses::AddressSource,
-    behaviour::{Behaviour, Input, PeerEvent, ProtocolName, Reply, StreamEvent},
+    behaviour::{Action, Behaviour, Input, PeerEvent, ProtocolName, Reply, StreamEvent},
     counters::Counters,
     event::{
         AttemptError, CloseReason, DialError, OpenError, SpliceEnd, SpliceReport, StreamFault, UpgradeError,
@@ -83,6 +83,9 @@ impl<B: Behaviour + Debug> Laws<B> {
         }
         while !solo.dialling().is_empty() {
             solo.dial_fails(DialError { attempts: Vec::new() });
+        }
+        for upgrade in solo.upgrades() {
+            solo.upgraded(&upgrade, Err(UpgradeError::NoStream));
         }
         (self.settle)(&mut solo);
         assert_eq!((self.entries)(&solo.behaviour), 0, "world {world} leaves {:?}", solo.behaviour);
@@ -196,8 +199,10 @@ fn answer<B: Behaviour>(solo: &mut Solo<B>, name: &str, dice: &mut Rng) {
             let place = address("/ip4/203.0.113.9/udp/9/quic-v1");
             solo.dial_fails(DialError::one(place, AttemptError::TimedOut));
         }
-    } else if let Some(upgrade) = solo.upgrades().pop() {
-        solo.upgraded(&upgrade, Err(UpgradeError::TimedOut("security")));
+    } else if solo.pending.iter().any(|action| matches!(action, Action::Upgrade { .. })) {
+        for upgrade in solo.upgrades() {
+            solo.upgraded(&upgrade, Err(UpgradeError::TimedOut("security")));
+        }
     } else if let Some(stream) = solo.streams().into_iter().find(|stream| solo.is_spliced(*stream)) {
         let report = SpliceReport { a_to_b: dice.below(MANY), b_to_a: u64::MAX, end: SpliceEnd::Finished };
         solo.splice_ends(stream, report);

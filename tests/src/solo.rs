@@ -21,8 +21,8 @@ use peerless_core::{
     },
     counters::Counters,
     event::{
-        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceEnd, SpliceReport, StreamFault,
-        UpgradeError, UpgradeRole,
+        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceEnd, SpliceLimit, SpliceReport,
+        StreamFault, UpgradeError, UpgradeRole,
     },
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
@@ -612,7 +612,12 @@ impl<B: Behaviour> Solo<B> {
                 self.line(&me, 'x', &format!("{to}  {protocol} reset"));
             }
             Action::Splice { a, b, limit, .. } => {
-                let text = format!("splice {}<->{} limit={limit}", self.remote_of(*a), self.remote_of(*b));
+                let (a, b) = (self.remote_of(*a), self.remote_of(*b));
+                let SpliceLimit { bytes, rate, idle } = limit;
+                let mut text = format!("splice {a}<->{b} limit={bytes}");
+                if *rate > 0 || !idle.is_zero() {
+                    text += &format!(" rate={rate} idle={idle:?}");
+                }
                 self.line(&me, '=', &text);
             }
             Action::Upgrade { peer, role, .. } => {

@@ -221,6 +221,7 @@ impl World {
 impl World {
     pub(crate) fn add(&mut self, host: Host) -> HostId {
         let id = HostId(self.hosts.len());
+        assert!(self.hosts.iter().all(|other| other.name != host.name), "there are two hosts {}", host.name);
         for (_, address) in &host.sockets {
             let taken = self.by_ip.insert(address.ip(), id);
             assert!(taken.is_none(), "{} is already taken", address.ip());

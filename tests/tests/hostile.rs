@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use peerless_core::{
     event::{AttemptError, CloseReason, DialError, Event},
     node::Stats,
-    protocols::relay::{HOP, hop},
+    protocols::relay::{HOP, hop, limits::RelayLimits},
     rng::{Rng, RngCore as _},
 };
 use peerless_proto::{multistream::encode_line, varint};
@@ -252,7 +252,7 @@ fn a_reader_that_never_reads_stops_the_writer() {
 fn a_target_that_never_reads_stops_the_source_and_not_the_relay() {
     let _alone = alone();
     let mut w = World::new(9).quiet();
-    let free = hop::Config { limit: Default::default(), ..hop::Config::default() };
+    let free = hop::Config::from(RelayLimits::unlimited());
     let r = w.host("R").relay_with(free).start();
     let b = w.host("B").start();
     let a = w.host("A").start();

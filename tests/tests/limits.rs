@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use peerless_core::{
     event::{CircuitLimit, Event, StreamFault},
-    protocols::relay::hop::{self, CircuitEnd},
+    protocols::relay::{
+        hop::{self, CircuitEnd},
+        limits::RelayLimits,
+    },
 };
 use peerless_tests::{
     host::HostId,
@@ -20,8 +23,13 @@ struct Scene {
 
 /// A is connected to B through a relay with this limit.
 fn circuit(seed: u64, limit: CircuitLimit) -> Scene {
+    let limits = RelayLimits {
+        circuit_duration: limit.duration.unwrap_or_default(),
+        circuit_bytes: limit.data.unwrap_or_default(),
+        ..RelayLimits::default()
+    };
     let mut w = World::new(seed);
-    let r = w.host("R").relay_with(hop::Config { limit, ..hop::Config::default() }).start();
+    let r = w.host("R").relay_with(hop::Config::from(limits)).start();
     let b = w.host("B").start();
     let a = w.host("A").start();
     w.reserve(b, r);

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use peerless_core::{
     addresses::AddressSource,
-    event::{CircuitLimit, Event, OpenError, SpliceEnd, SpliceReport, StreamFault},
+    event::{Event, OpenError, SpliceEnd, SpliceReport, StreamFault},
     ids::{ConnectionId, StreamId},
     protocols::relay::{
         HOP, STOP, Status,
         hop::{self, CircuitEnd, Config, Hop},
+        limits::RelayLimits,
     },
 };
 use peerless_proto::{
@@ -30,8 +31,8 @@ fn relay() -> Solo<Hop> {
     relay_with(Config::default())
 }
 
-fn relay_with(config: Config) -> Solo<Hop> {
-    let mut solo = Solo::new("R", Hop::new(config));
+fn relay_with(config: impl Into<Config>) -> Solo<Hop> {
+    let mut solo = Solo::new("R", Hop::new(config.into()));
     solo.addresses.add(address("/ip4/203.0.113.1/udp/4001/quic-v1"), AddressSource::Listen);
     solo
 }
@@ -162,23 +163,26 @@ fn many_addresses_do_not_burst_the_frame() {
 
 #[test]
 fn without_limits_none_is_stated_and_zero_is_none() {
-    for limit in [CircuitLimit::default(), CircuitLimit { duration: Some(Duration::ZERO), data: Some(0) }] {
-        let mut solo = relay_with(Config { limit, ..Config::default() });
-        let (a, b) = (solo.connect("A"), solo.connect("B"));
-        let stream = ask(&mut solo, b, &HopMessage::reserve());
-        assert_eq!(answer(&mut solo, stream).limit, None);
-        let source = connect(&mut solo, a, "B");
-        accept(&mut solo);
-        assert!(solo.story().contains("splice A<->B limit=0"));
-        solo.advance(Duration::from_secs(3599));
-        assert!(solo.is_spliced(source), "no duration limit");
-    }
+    let mut solo = relay_with(RelayLimits {
+        circuit_duration: Duration::ZERO,
+        circuit_bytes: 0,
+        ..RelayLimits::default()
+    });
+    let (a, b) = (solo.connect("A"), solo.connect("B"));
+    let stream = ask(&mut solo, b, &HopMessage::reserve());
+    assert_eq!(answer(&mut solo, stream).limit, None);
+    let source = connect(&mut solo, a, "B");
+    accept(&mut solo);
+    assert!(solo.story().contains("splice A<->B limit=0"));
+    solo.advance(Duration::from_secs(3599));
+    assert!(solo.is_spliced(source), "no duration limit");
 }
 
 #[test]
 fn the_largest_limits_are_taken_as_they_are() {
-    let limit = CircuitLimit { duration: Some(Duration::MAX), data: Some(u64::MAX) };
-    let mut solo = relay_with(Config { limit, reservation_ttl: Duration::MAX, ..Config::default() });
+    let limits =
+        RelayLimits { circuit_duration: Duration::MAX, circuit_bytes: u64::MAX, ..RelayLimits::default() };
+    let mut solo = relay_with(Config { reservation_ttl: Duration::MAX, ..limits.into() });
     let (a, b) = (solo.connect("A"), solo.connect("B"));
     let stream = ask(&mut solo, b, &HopMessage::reserve());
     let message = answer(&mut solo, stream);
@@ -193,7 +197,7 @@ fn the_largest_limits_are_taken_as_they_are() {
 
 #[test]
 fn the_nth_reservation_is_granted_the_next_refused_and_a_renewal_always_granted() {
-    let mut solo = relay_with(Config { max_reservations: 2, ..Config::default() });
+    let mut solo = relay_with(RelayLimits { max_reservations: 2, ..RelayLimits::default() });
     let [a, b, c] = ["A", "B", "C"].map(|name| solo.connect(name));
     let outcomes = [a, b, c, a, b, c].map(|connection| reserve(&mut solo, connection));
     let (ok, no) = (Status::Ok, Status::ReservationRefused);
@@ -325,8 +329,13 @@ fn who_says_nothing_is_given_up_and_who_does_not_end_after_the_answer_too() {
 
 #[test]
 fn circuits_are_limited_per_source_per_target_and_in_all() {
-    let config = Config { max_circuits: 3, max_circuits_per_peer: 2, ..Config::default() };
-    let mut solo = relay_with(config);
+    let limits = RelayLimits {
+        max_circuits: 3,
+        max_circuits_per_source: 2,
+        max_circuits_per_target: 2,
+        ..RelayLimits::default()
+    };
+    let mut solo = relay_with(limits);
     let [a, b, c, d, e] = ["A", "B", "C", "D", "E"].map(|name| solo.connect(name));
     for connection in [b, c, e] {
         reserve(&mut solo, connection);
@@ -362,7 +371,7 @@ fn hop_why(solo: &mut Solo<Hop>) -> &'static str {
 
 #[test]
 fn the_target_of_too_many_circuits_is_spared() {
-    let mut solo = relay_with(Config { max_circuits_per_peer: 2, ..Config::default() });
+    let mut solo = relay_with(RelayLimits { max_circuits_per_target: 2, ..RelayLimits::default() });
     let [a, b, c, d] = ["A", "B", "C", "D"].map(|name| solo.connect(name));
     reserve(&mut solo, b);
     connect(&mut solo, a, "B");
@@ -374,7 +383,12 @@ fn the_target_of_too_many_circuits_is_spared() {
 
 #[test]
 fn many_circuits_one_after_the_other_are_no_more_than_one() {
-    let mut solo = relay_with(Config { max_circuits: 1, max_circuits_per_peer: 1, ..Config::default() });
+    let mut solo = relay_with(RelayLimits {
+        max_circuits: 1,
+        max_circuits_per_source: 1,
+        max_circuits_per_target: 1,
+        ..RelayLimits::default()
+    });
     let (a, b) = (solo.connect("A"), solo.connect("B"));
     reserve(&mut solo, b);
     for end in [SpliceEnd::Finished, SpliceEnd::Limit, SpliceEnd::A(StreamFault::Remote(1))] {
@@ -540,7 +554,7 @@ fn the_relay_answers_hop_and_only_speaks_stop() {
     assert_eq!(solo.protocols, [HOP]);
     let specs = peerless_core::behaviour::Behaviour::protocols(&solo.behaviour);
     assert_eq!((&specs[1].name, specs[1].inbound_per_peer), (&STOP, 0));
-    assert!(specs[0].inbound_per_peer > Config::default().max_circuits_per_peer);
+    assert!(specs[0].inbound_per_peer > RelayLimits::default().max_circuits_per_source);
 }
 
 #[test]
@@ -552,12 +566,14 @@ fn laws() {
     let answers = [100, 100, 202].map(|code| (STOP, stop_status(code).into()));
     let laws = Laws {
         make: || {
-            Hop::new(Config {
+            let limits = RelayLimits {
                 max_reservations: 2,
                 max_circuits: 2,
-                max_circuits_per_peer: 2,
-                ..Config::default()
-            })
+                max_circuits_per_source: 2,
+                max_circuits_per_target: 2,
+                ..RelayLimits::default()
+            };
+            Hop::new(limits.into())
         },
         command: |_, _| (),
         settle: |_| (),

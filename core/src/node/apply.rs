@@ -16,6 +16,7 @@ impl Node {
     pub(super) fn apply(&mut self, index: usize, action: Action) {
         match action {
             Action::Open { token, connection, protocol } => {
+                self.measure(connection);
                 let spec = self.behaviours[index].specs.iter().find(|spec| spec.name == protocol);
                 let opened = match spec.map(|spec| spec.framing) {
                     Some(framing) => {
@@ -39,7 +40,7 @@ impl Node {
             Action::Splice { token, a, b, limit } => {
                 let mine = self.owns(index, a) && self.owns(index, b);
                 if mine {
-                    self.start_splice(Splice::new(token, index, a, b, limit));
+                    self.start_splice(Splice::new(token, index, (a, b), limit, self.now));
                 } else {
                     let end = SpliceEnd::A(StreamFault::ConnectionLost);
                     self.reply(index, token, Reply::Spliced(SpliceReport { a_to_b: 0, b_to_a: 0, end }));

@@ -228,7 +228,8 @@ impl Node {
                 (None, _) => return any,
                 (Some(upgrade::Event::Established { peer, .. }), _) => self.circuit_established(id, peer),
                 (Some(upgrade::Event::Failed(error)), _) => {
-                    let requester = circuit.requester;
+                    let (requester, role) = (circuit.requester, circuit.role);
+                    self.totals.handshake_failed(direction(role), true);
                     self.retire_circuit(id);
                     self.upgrade_failed(requester.0, requester.1, error);
                 }
@@ -299,14 +300,10 @@ impl Node {
         let (index, token) = circuit.requester;
         let (relay, via, limit, role) = (circuit.relay, circuit.via, circuit.limit, circuit.role);
         let remote = self.circuit_address(via, relay);
-        let direction = match role {
-            UpgradeRole::Initiator => Direction::Outbound,
-            UpgradeRole::Responder => Direction::Inbound,
-        };
         let connection = self.connections.insert_with(|id| ConnectionInfo {
             id,
             peer,
-            direction,
+            direction: direction(role),
             remote,
             relayed: Some(Relayed { relay, via, limit }),
             established: self.now,
@@ -348,6 +345,7 @@ impl Node {
         match circuit.connection {
             Some(connection) => self.disconnected(connection, CloseReason::Circuit(fault)),
             None => {
+                self.totals.handshake_failed(direction(circuit.role), true);
                 self.upgrade_failed(circuit.requester.0, circuit.requester.1, UpgradeError::Carrier(fault))
             }
         }
@@ -355,7 +353,6 @@ impl Node {
 
     fn upgrade_failed(&mut self, index: usize, token: Token, error: UpgradeError) {
         self.counters.add("circuits.upgrade.failed", 1);
-        self.upgrade_attempt_failed(token, error.clone());
         self.reply(index, token, Reply::Upgraded(Err(error)));
     }
 
@@ -384,6 +381,13 @@ impl Node {
                 self.retire_circuit(id);
             }
         }
+    }
+}
+
+fn direction(role: UpgradeRole) -> Direction {
+    match role {
+        UpgradeRole::Initiator => Direction::Outbound,
+        UpgradeRole::Responder => Direction::Inbound,
     }
 }
 

@@ -57,7 +57,9 @@ impl From<StreamError> for io::Error {
 
 impl Node {
     /// Connects to whoever the addresses name, or to `peer` at any of them. Ends in [`crate::event::Event::Dialed`] or
-    /// [`crate::event::Event::DialFailed`]. Circuit addresses (`/…/p2p/R/p2p-circuit/p2p/T`) and names are dialled too.
+    /// [`crate::event::Event::DialFailed`]. Names are dialled too, and circuit addresses: `/…/p2p/R/p2p-circuit/p2p/T`
+    /// goes through the relay `R`, and `/p2p-circuit/p2p/T` through the best relays known, up to three, until one leads
+    /// there. The latter is what is dialled for a `peer` without any address.
     pub fn dial(&mut self, now: Instant, peer: Option<PeerId>, addresses: &[Multiaddr]) -> DialId {
         self.advance(now);
         self.trace.line(self.now, Glyph::Command, None, || {

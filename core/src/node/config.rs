@@ -41,6 +41,9 @@ pub struct Config {
     pub ping: ping::Config,
     /// `/ipfs/id/1.0.0` and its push.
     pub identify: identify::Config,
+    /// The parts it may play in circuits: without HOP it relays for nobody, whatever [`Config::hop`] says; without STOP it
+    /// accepts no circuits; without CLIENT it dials none.
+    pub relay_roles: relay::Roles,
     /// Being a relay; `None` is not to be one.
     pub hop: Option<relay::hop::Config>,
     /// Using relays: reservations, circuits to others, circuits to us.
@@ -69,6 +72,7 @@ impl Config {
             accept_inbound: true,
             ping: ping::Config::default(),
             identify: identify::Config::default(),
+            relay_roles: relay::Roles::ALL,
             hop: None,
             relay_client: relay::client::Config::default(),
             upgrade: upgrade::Config::default(),

@@ -14,8 +14,9 @@ use peerless_proto::address::{self, CircuitAddr};
 use super::{Node, pump::Work, transport::QuicUse};
 use crate::{
     behaviour::{Input, Reply},
-    event::{AttemptError, CloseReason, DialError, Event, Family, UpgradeError},
+    event::{AttemptError, CloseReason, DialError, Event, Family},
     ids::{Arena, ConnectionId, DialId, QueryId, QuicId, Token},
+    protocols::relay::client::{any_relay, through_any_relay},
     quic::ConnectError,
     time::{Instant, Timers},
 };
@@ -112,7 +113,8 @@ impl Node {
             stagger: None,
             timeout: self.now + TIMEOUT,
         };
-        for address in addresses.iter().take(MAX_ADDRESSES) {
+        let any_relay = peer.filter(|_| addresses.is_empty()).map(through_any_relay);
+        for address in addresses.iter().chain(&any_relay).take(MAX_ADDRESSES) {
             match target(address, peer, self.local_peer()) {
                 Ok(target) => dial.waiting.push_back(target),
                 Err(error) => dial.failed.push((address.clone(), error)),
@@ -245,26 +247,13 @@ impl Node {
         self.attempt_failed(id, is_it, AttemptError::Failed(reason));
     }
 
-    /// The relay client could not open a circuit.
+    /// The relay client could not make a connection through a circuit.
     pub(super) fn circuit_attempt_failed(&mut self, token: Token, error: DialError) {
         let Some(id) = self.dialing.take_token(token) else { return };
-        let reason = error.attempts.into_iter().next().map(|(_, reason)| reason);
-        let reason = reason.unwrap_or_else(|| AttemptError::Unsupported("no address".into()));
-        self.attempt_failed(id, |a| matches!(a, Attempt::Circuit(t) if *t == token), reason);
-    }
-
-    /// A circuit was opened and did not become a connection.
-    pub(super) fn upgrade_attempt_failed(&mut self, token: Token, error: UpgradeError) {
-        let Some(id) = self.dialing.take_token(token) else { return };
-        let reason = match error {
-            UpgradeError::WrongPeer { expected, found } => CloseReason::WrongPeer { expected, found },
-            error => CloseReason::Upgrade(error),
-        };
-        self.attempt_failed(
-            id,
-            |a| matches!(a, Attempt::Circuit(t) if *t == token),
-            AttemptError::Failed(reason),
-        );
+        let Some(dial) = self.dialing.table.get_mut(id) else { return };
+        dial.running.retain(|(_, attempt)| !matches!(attempt, Attempt::Circuit(t) if *t == token));
+        dial.failed.extend(error.attempts);
+        self.next_attempt(id);
     }
 
     fn attempt_failed(&mut self, id: DialId, is_it: impl Fn(&Attempt) -> bool, error: AttemptError) {
@@ -352,6 +341,10 @@ fn target(address: &Multiaddr, expected: Option<PeerId>, own: PeerId) -> Result<
         (expected, named) if expected.or(named) == Some(own) => Err(AttemptError::Own),
         (expected, named) => Ok(expected.or(named)),
     };
+    if let Some(named) = any_relay(address) {
+        check(Some(named))?;
+        return Ok(Target::Circuit { address: address.clone() });
+    }
     if address::is_circuit(address) {
         let circuit = CircuitAddr::parse(address).map_err(|error| unsupported(&error))?;
         let peer = check(circuit.target)?.ok_or(unsupported(&"the circuit address names no target"))?;

@@ -19,6 +19,7 @@ mod circuits;
 mod command;
 mod config;
 mod dialing;
+mod metrics;
 mod pump;
 mod stats;
 mod streaming;
@@ -34,10 +35,11 @@ use libp2p_identity::PeerId;
 use peerless_proto::address;
 
 pub(crate) use self::circuits::CircuitId;
-use self::{circuits::Circuits, dialing::Dialing, pump::Work, transport::Transport};
+use self::{circuits::Circuits, dialing::Dialing, metrics::Totals, pump::Work, transport::Transport};
 pub use self::{
     command::StreamError,
     config::{AppProtocol, Config, ConfigError, Start},
+    metrics::{Family, MetricKind, Metrics, Sample},
     stats::Stats,
 };
 use crate::{
@@ -100,6 +102,7 @@ pub struct Node {
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     counters: Counters,
+    totals: Totals,
     trace: Trace,
     next_token: u64,
     /// Direct connections are closed as soon as there is nothing to transmit.
@@ -127,6 +130,7 @@ impl Node {
         let rng = Rng::new(start.seed);
         let mut hash_rng = rng.fork("hash");
         let mut keys = || HashKeys::new(&mut hash_rng);
+        let relay_rate = config.hop.as_ref().map_or(0, |hop| hop.limits.relay_byte_rate);
         let behaviours = built_in(&config).into_iter().chain(config.behaviours);
         let behaviours: Vec<_> = behaviours
             .map(|behaviour| Slot {
@@ -140,7 +144,8 @@ impl Node {
             routes.iter().filter(|(_, r)| r.inbound_per_peer > 0).map(|(name, _)| name.clone()).collect();
         let circuit_dialer = behaviours
             .iter()
-            .position(|s| (&*s.behaviour as &dyn std::any::Any).is::<relay::client::Client>());
+            .position(|s| (&*s.behaviour as &dyn std::any::Any).is::<relay::client::Client>())
+            .filter(|_| config.relay_roles.contains(relay::Roles::CLIENT));
         let tls_clock = tls::WallClock::new(start.unix);
         let keypair = config.identity.keypair().clone();
         let tls = TlsIdentity::new(&keypair, tls_clock.clone())
@@ -164,7 +169,7 @@ impl Node {
             addresses: Addresses::default(),
             sockets: BTreeMap::new(),
             streams: Streams::new(keys()),
-            splices: Splices::default(),
+            splices: Splices::new(relay_rate, start.now),
             transport: Transport {
                 now: start.now,
                 quic,
@@ -183,6 +188,7 @@ impl Node {
             actions: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
+            totals: Totals::default(),
             trace,
             next_token: 0,
             is_shutting_down: false,
@@ -281,13 +287,12 @@ impl Node {
 
     /// When [`Node::handle_timeout`] wants to be called next, and why.
     pub fn deadline(&mut self) -> Option<Deadline> {
-        let mut deadline = self.transport.quic.deadline();
+        let mut deadline = Deadline::earliest(self.transport.quic.deadline(), self.splices.deadline());
         for slot in &self.behaviours {
             deadline = Deadline::earliest(deadline, slot.behaviour.deadline());
         }
         let own = [
             (self.streams.next_late(), "stream timer"),
-            (self.splices.next_cut(), "circuit limit"),
             (self.transport.circuits.next_timer(), "circuit timer"),
             (self.dialing.next_timer(), "dial timer"),
         ];
@@ -379,12 +384,16 @@ impl std::fmt::Debug for Node {
 }
 
 fn built_in(config: &Config) -> Vec<Box<dyn Behaviour>> {
+    let mut relay_client = config.relay_client.clone();
+    if !config.relay_roles.contains(relay::Roles::STOP) {
+        relay_client.max_inbound_circuits = 0;
+    }
     let mut behaviours: Vec<Box<dyn Behaviour>> = vec![
         Box::new(ping::Ping::new(config.ping.clone())),
         Box::new(identify::Identify::new(config.identify.clone())),
-        Box::new(relay::client::Client::new(config.relay_client.clone())),
+        Box::new(relay::client::Client::new(relay_client)),
     ];
-    if let Some(hop) = &config.hop {
+    if let Some(hop) = config.hop.as_ref().filter(|_| config.relay_roles.contains(relay::Roles::HOP)) {
         behaviours.push(Box::new(relay::hop::Hop::new(hop.clone())));
     }
     behaviours

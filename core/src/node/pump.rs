@@ -57,7 +57,7 @@ impl Node {
                 self.quic_event(event);
             } else if let Some(circuit) = self.transport.busy_circuits.pop_front() {
                 self.drive_circuit(circuit);
-            } else {
+            } else if !self.resume_splices() {
                 break;
             }
         }
@@ -84,10 +84,14 @@ impl Node {
             }
             QuicEvent::Closed { id, remote, reason, .. } => match self.transport.by_quic.remove(&id) {
                 Some(QuicUse::Connected(connection)) => self.disconnected(connection, reason),
-                Some(QuicUse::Dialing(dial)) => self.quic_attempt_failed(dial, id, reason),
+                Some(QuicUse::Dialing(dial)) => {
+                    self.totals.handshake_failed(Direction::Outbound, false);
+                    self.quic_attempt_failed(dial, id, reason);
+                }
                 Some(QuicUse::Abandoned) => {}
                 None => {
                     self.counters.add("quic.handshake.failed", 1);
+                    self.totals.handshake_failed(Direction::Inbound, false);
                     self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason });
                 }
             },
@@ -160,6 +164,7 @@ impl Node {
     pub(super) fn established(&mut self, connection: ConnectionId, via: Via, dial: Option<DialId>) {
         let link = Link { via, streams: Default::default(), negotiating: 0 };
         self.transport.links.insert(connection, link);
+        self.measure(connection);
         let Some(info) = self.connections.get(connection) else { return };
         let (peer, address, direction) = (info.peer, info.remote.clone(), info.direction);
         let relay = info.relayed.as_ref().map(|Relayed { relay, .. }| *relay);
@@ -168,6 +173,15 @@ impl Node {
             self.dial_succeeded(dial, connection);
         }
         self.work.push_back(Work::Tell(Input::Peer(PeerEvent::Connected { connection, peer })));
+    }
+
+    /// Takes the transport's round-trip time over into the table.
+    pub(super) fn measure(&mut self, connection: ConnectionId) {
+        if let (Some(rtt), Some(info)) =
+            (self.transport.rtt(connection), self.connections.get_mut(connection))
+        {
+            info.rtt = Some(rtt);
+        }
     }
 
     /// A connection is over.
@@ -186,6 +200,7 @@ impl Node {
     /// Tells the embedder, and whoever else must know.
     pub(super) fn emit(&mut self, event: Event) {
         self.trace.line(self.now, Glyph::Event, None, || event.to_string());
+        self.totals.note(&event);
         match &event {
             Event::Identify(told) => {
                 let (connection, peer, info) = (told.connection, told.peer, Arc::clone(&told.info));

@@ -34,7 +34,10 @@ impl Node {
             splices: self.splices.len(),
             circuits: self.transport.circuits.len(),
             dials: self.dialing.len(),
-            timers: self.streams.timers() + self.transport.circuits.timers() + self.dialing.timers(),
+            timers: self.streams.timers()
+                + self.splices.timers()
+                + self.transport.circuits.timers()
+                + self.dialing.timers(),
             events: self.events.len(),
             quic: self.transport.quic.stats(),
         }

@@ -379,11 +379,27 @@ impl Node {
     }
 
     pub(super) fn turn_splice(&mut self, id: SpliceId) {
-        let Some(splice) = self.splices.get_mut(id) else { return };
-        splice.scheduled = false;
         let mut pipes = StreamPipes { streams: &mut self.streams, transport: &mut self.transport };
-        match splice.turn(&mut pipes) {
-            Turn::Idle => {}
+        let turn = self.splices.turn(id, &mut pipes, self.now);
+        self.splice_turned(id, turn);
+    }
+
+    /// Lets splices go on that waited for their rates. Returns whether there were any.
+    pub(super) fn resume_splices(&mut self) -> bool {
+        if let Some(id) = self.splices.pop_resumed(self.now) {
+            self.schedule_splice(id);
+            return true;
+        }
+        let Some(id) = self.splices.pop_line(self.now) else { return false };
+        let mut pipes = StreamPipes { streams: &mut self.streams, transport: &mut self.transport };
+        let turn = self.splices.turn_first(id, &mut pipes, self.now);
+        self.splice_turned(id, turn);
+        true
+    }
+
+    fn splice_turned(&mut self, id: SpliceId, turn: Turn) {
+        match turn {
+            Turn::Idle | Turn::Paced(_) | Turn::Queued => {}
             Turn::More => self.schedule_splice(id),
             Turn::Limit => self.cut_splice(id),
             Turn::Over(end) => self.end_splice(id, end),
@@ -402,8 +418,8 @@ impl Node {
     }
 
     pub(super) fn expire_splices(&mut self) {
-        while let Some(id) = self.splices.pop_cut(self.now) {
-            self.end_splice(id, SpliceEnd::Limit);
+        while let Some((id, end)) = self.splices.pop_over(self.now) {
+            self.end_splice(id, end);
         }
     }
 

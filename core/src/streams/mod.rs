@@ -4,6 +4,7 @@
 //! This module is the table and its accounting; [`crate::node`] moves the bytes.
 
 pub mod negotiate;
+pub(crate) mod pace;
 pub(crate) mod splice;
 
 use std::{collections::VecDeque, time::Duration};

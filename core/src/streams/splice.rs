@@ -2,7 +2,10 @@
 //!
 //! Bytes are copied once beside packet assembly (see [`join`]). A side that cannot be written to is not read from the other
 //! end, so backpressure holds from end to end. Each turn moves at most [`QUANTUM`] bytes per direction, then the splice
-//! goes to the back of the queue, so that circuits share fairly.
+//! goes to the back of the queue, so that circuits share fairly. Who is out of bytes per second is not read from until its
+//! bucket has filled again; when all splices together are, they wait in line and get a turn each.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use heapless::Deque;
@@ -10,10 +13,10 @@ use libp2p_identity::PeerId;
 use smallvec::SmallVec;
 
 use crate::{
-    event::{SpliceEnd, StreamFault},
+    event::{SpliceEnd, SpliceLimit, StreamFault},
     ids::{Arena, Id, StreamId, Token},
-    streams::{Read, WriteFault},
-    time::{Instant, Timers},
+    streams::{Read, WriteFault, pace::Pace},
+    time::{Deadline, Instant, Timers},
 };
 
 /// Most bytes per direction and turn.
@@ -65,6 +68,10 @@ pub(crate) enum Turn {
     More,
     /// A direction reached its limit; nothing is read any more.
     Limit,
+    /// Its own rate lets nothing pass until then.
+    Paced(Instant),
+    /// The rate of all splices lets nothing pass; it is to wait in line.
+    Queued,
     /// It is over.
     Over(SpliceEnd),
 }
@@ -77,11 +84,17 @@ pub(crate) struct Splice {
     pub(crate) owner: usize,
     pub(crate) a: StreamId,
     pub(crate) b: StreamId,
-    limit: u64,
+    limit: SpliceLimit,
     a_to_b: Flow,
     b_to_a: Flow,
     /// Set when the limit is reached: the splice ends then, and until then what was accepted gets through.
     pub(crate) cut_at: Option<Instant>,
+    /// When bytes moved last.
+    moved_at: Instant,
+    idle_at: Option<Instant>,
+    resume_at: Option<Instant>,
+    /// Its place in the line.
+    ticket: Option<u64>,
     /// It is in the work queue.
     pub(crate) scheduled: bool,
     /// Between whom, for the trace.
@@ -97,6 +110,9 @@ struct Flow {
     finished: bool,
     /// Why it finished before its source did.
     broken: Option<Side>,
+    pace: Option<Pace>,
+    /// Its bucket ran dry; nothing is read until then.
+    dry_until: Instant,
 }
 
 /// At which end of a flow something happened.
@@ -116,10 +132,31 @@ impl Side {
 }
 
 impl Splice {
-    /// Joins `a` and `b`. `limit` is the most bytes per direction, 0 for no limit.
-    pub(crate) fn new(token: Token, owner: usize, a: StreamId, b: StreamId, limit: u64) -> Self {
-        let (a_to_b, b_to_a) = (Flow::default(), Flow::default());
-        Self { token, owner, a, b, limit, a_to_b, b_to_a, cut_at: None, scheduled: false, names: None }
+    /// Joins `a` and `b`.
+    pub(crate) fn new(
+        token: Token,
+        owner: usize,
+        (a, b): (StreamId, StreamId),
+        limit: SpliceLimit,
+        now: Instant,
+    ) -> Self {
+        let flow = || Flow { pace: Pace::new(limit.rate, now), ..Flow::default() };
+        Self {
+            token,
+            owner,
+            a,
+            b,
+            limit,
+            a_to_b: flow(),
+            b_to_a: flow(),
+            cut_at: None,
+            moved_at: now,
+            idle_at: None,
+            resume_at: None,
+            ticket: None,
+            scheduled: false,
+            names: None,
+        }
     }
 
     /// Bytes delivered from `a` to `b` and from `b` to `a`.
@@ -129,8 +166,8 @@ impl Splice {
 
     /// Hands over bytes that had been read from `a` or `b` before they were joined.
     pub(crate) fn preload(&mut self, from_a: Vec<Bytes>, from_b: Vec<Bytes>) -> Result<(), SpliceEnd> {
-        self.a_to_b.preload(from_a, self.limit)?;
-        self.b_to_a.preload(from_b, self.limit)
+        self.a_to_b.preload(from_a, self.limit.bytes)?;
+        self.b_to_a.preload(from_b, self.limit.bytes)
     }
 
     /// `a` had finished before it was joined.
@@ -143,23 +180,39 @@ impl Splice {
         self.b_to_a.source_finished = true;
     }
 
-    /// Moves bytes both ways, at most [`QUANTUM`] each. The directions end each on its own, with FIN, reset or stop.
-    pub(crate) fn turn(&mut self, pipes: &mut impl Pipes) -> Turn {
-        let reading = self.cut_at.is_none();
-        let forth = match self.a_to_b.turn(pipes, self.a, self.b, self.limit, reading) {
+    /// Moves bytes both ways, at most [`QUANTUM`] each, and both together at most what `shared` still allows, which is
+    /// reduced by as much. The directions end each on its own, with FIN, reset or stop.
+    pub(crate) fn turn(&mut self, pipes: &mut impl Pipes, now: Instant, shared: &mut Option<u64>) -> Turn {
+        let cap = if self.cut_at.is_some() { None } else { Some(self.limit.bytes) };
+        let before = self.counts();
+        let half = shared.map(|left| left.div_ceil(2));
+        let forth = self.a_to_b.paced_turn(pipes, (self.a, self.b), cap, now, (shared, half));
+        let forth = match forth {
             Ok(progress) => progress,
             Err(side) => return Turn::Over(side.of_source(true)),
         };
-        let back = match self.b_to_a.turn(pipes, self.b, self.a, self.limit, reading) {
+        let rest = *shared;
+        let back = match self.b_to_a.paced_turn(pipes, (self.b, self.a), cap, now, (shared, rest)) {
             Ok(progress) => progress,
             Err(side) => return Turn::Over(side.of_source(false)),
         };
-        match (forth, back) {
-            (Progress::Limit, _) | (_, Progress::Limit) => Turn::Limit,
-            (Progress::More, _) | (_, Progress::More) => Turn::More,
-            _ if self.a_to_b.finished && self.b_to_a.finished => Turn::Over(self.end()),
-            _ => Turn::Idle,
+        if self.counts() != before {
+            self.moved_at = now;
         }
+        match forth.max(back) {
+            Progress::Limit => Turn::Limit,
+            Progress::More => Turn::More,
+            Progress::Queued => Turn::Queued,
+            Progress::Dry => Turn::Paced(self.next_helping(now)),
+            Progress::Idle if self.a_to_b.finished && self.b_to_a.finished => Turn::Over(self.end()),
+            Progress::Idle => Turn::Idle,
+        }
+    }
+
+    /// When the first of the directions that ran dry may go on.
+    fn next_helping(&self, now: Instant) -> Instant {
+        let times = [self.a_to_b.dry_until, self.b_to_a.dry_until];
+        times.into_iter().filter(|at| *at > now).min().unwrap_or(now)
     }
 
     fn end(&mut self) -> SpliceEnd {
@@ -186,13 +239,19 @@ fn join(mut batch: Batch, size: usize) -> Option<Bytes> {
 
 /// Why no more was read.
 enum Filled {
-    Quantum,
+    Budget,
     Blocked,
     Limit,
 }
 
+/// What a turn of one direction came to, in the order in which the worse tells what becomes of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
     Idle,
+    /// Its own bucket is empty.
+    Dry,
+    /// The bucket of all is empty.
+    Queued,
     More,
     Limit,
 }
@@ -210,15 +269,48 @@ impl Flow {
         Ok(())
     }
 
-    /// Moves up to a quantum. An error is the loss of a whole stream; what ends this direction alone is kept in
-    /// `broken`.
+    /// A turn within the rates: of this direction, and of `most` of the bytes `shared` by all.
+    fn paced_turn(
+        &mut self,
+        pipes: &mut impl Pipes,
+        ends: (StreamId, StreamId),
+        cap: Option<u64>,
+        now: Instant,
+        (shared, most): (&mut Option<u64>, Option<u64>),
+    ) -> Result<Progress, Side> {
+        let own = match &mut self.pace {
+            Some(_) if now < self.dry_until => Some(0),
+            Some(pace) => Some(pace.available(now)),
+            None => None,
+        };
+        let allowed = own.into_iter().chain(most).fold(QUANTUM as u64, u64::min);
+        let before = self.read;
+        let progress = self.turn(pipes, ends, cap, allowed as usize)?;
+        let moved = self.read - before;
+        if let Some(shared) = shared {
+            *shared -= moved.min(*shared);
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.spend(moved);
+            if progress == Progress::More && own == Some(moved) {
+                if self.dry_until <= now {
+                    self.dry_until = pace.ready_at();
+                }
+                return Ok(Progress::Dry);
+            }
+        }
+        let queued = progress == Progress::More && *shared == Some(0);
+        Ok(if queued { Progress::Queued } else { progress })
+    }
+
+    /// Moves up to `budget` bytes, in all up to `cap` (0 for no cap; `None` not to read any more). An error is the loss
+    /// of a whole stream; what ends this direction alone is kept in `broken`.
     fn turn(
         &mut self,
         pipes: &mut impl Pipes,
-        source: StreamId,
-        sink: StreamId,
-        limit: u64,
-        reading: bool,
+        (source, sink): (StreamId, StreamId),
+        cap: Option<u64>,
+        budget: usize,
     ) -> Result<Progress, Side> {
         let mut outcome = None;
         while !self.finished {
@@ -234,34 +326,34 @@ impl Flow {
                 self.finished = true;
                 break;
             }
+            let Some(cap) = cap else { break };
             match outcome {
                 Some(Filled::Limit) => return Ok(Progress::Limit),
-                Some(Filled::Quantum) => return Ok(Progress::More),
+                Some(Filled::Budget) => return Ok(Progress::More),
                 Some(Filled::Blocked) => break,
-                None if !reading => break,
-                None => outcome = Some(self.fill(pipes, source, sink, limit)?),
+                None => outcome = Some(self.fill(pipes, (source, sink), cap, budget)?),
             }
         }
         Ok(Progress::Idle)
     }
 
-    /// Reads up to a quantum into the hold.
+    /// Reads up to `budget` bytes into the hold.
     fn fill(
         &mut self,
         pipes: &mut impl Pipes,
-        source: StreamId,
-        sink: StreamId,
-        limit: u64,
+        (source, sink): (StreamId, StreamId),
+        cap: u64,
+        budget: usize,
     ) -> Result<Filled, Side> {
         let mut batch = Batch::new();
         let mut size = 0;
         let filled = loop {
-            if size >= QUANTUM {
-                break Filled::Quantum;
+            if size >= budget {
+                break Filled::Budget;
             }
-            let left = if limit == 0 { u64::MAX } else { limit - self.read };
+            let left = if cap == 0 { u64::MAX } else { cap - self.read };
             // At the limit one more byte is asked for: only a source that goes on sending has exceeded it.
-            let max = (QUANTUM - size).min(usize::try_from(left).unwrap_or(usize::MAX)).max(1);
+            let max = (budget - size).min(usize::try_from(left).unwrap_or(usize::MAX)).max(1);
             match pipes.read(source, max) {
                 Ok(Read::Blocked) => break Filled::Blocked,
                 Ok(Read::Finished) => {
@@ -319,16 +411,35 @@ impl Flow {
     }
 }
 
-/// All splices and their cuts.
+/// All splices, their timers, and the line before the rate that they share.
 #[derive(Debug, Default)]
 pub(crate) struct Splices {
     table: Arena<SpliceId, Splice>,
     cuts: Timers<SpliceId>,
+    idles: Timers<SpliceId>,
+    resumes: Timers<SpliceId>,
+    /// Bytes per second of all splices together.
+    pace: Option<Pace>,
+    line: BTreeMap<u64, SpliceId>,
+    next_ticket: u64,
+    /// What those that have ended carried.
+    ended: (u64, u64),
 }
 
 impl Splices {
+    /// No splices, which together may move `rate` bytes per second; 0 is no limit.
+    pub(crate) fn new(rate: u64, now: Instant) -> Self {
+        Self { pace: Pace::new(rate, now), ..Self::default() }
+    }
+
     pub(crate) fn insert(&mut self, splice: Splice) -> SpliceId {
-        self.table.insert(splice)
+        let idle = Some(splice.limit.idle).filter(|idle| !idle.is_zero());
+        let idle_at = idle.map(|idle| splice.moved_at + idle);
+        let id = self.table.insert(Splice { idle_at, ..splice });
+        if let Some(at) = idle_at {
+            self.idles.set(at, id);
+        }
+        id
     }
 
     pub(crate) fn get_mut(&mut self, id: SpliceId) -> Option<&mut Splice> {
@@ -337,10 +448,89 @@ impl Splices {
 
     pub(crate) fn remove(&mut self, id: SpliceId) -> Option<Splice> {
         let splice = self.table.remove(id)?;
-        if let Some(at) = splice.cut_at {
-            self.cuts.clear(at, id);
+        self.ended = sum(self.ended, splice.counts());
+        let timers = [
+            (splice.cut_at, &mut self.cuts),
+            (splice.idle_at, &mut self.idles),
+            (splice.resume_at, &mut self.resumes),
+        ];
+        for (at, timers) in timers {
+            if let Some(at) = at {
+                timers.clear(at, id);
+            }
+        }
+        if let Some(ticket) = splice.ticket {
+            self.line.remove(&ticket);
         }
         Some(splice)
+    }
+
+    /// One turn of a splice. Who comes while others wait in line joins them.
+    pub(crate) fn turn(&mut self, id: SpliceId, pipes: &mut impl Pipes, now: Instant) -> Turn {
+        let allowed = match &mut self.pace {
+            Some(_) if !self.line.is_empty() => Some(0),
+            Some(pace) => Some(pace.available(now)),
+            None => None,
+        };
+        self.turn_within(id, pipes, now, allowed)
+    }
+
+    /// A turn of the splice that [`Splices::pop_line`] gave.
+    pub(crate) fn turn_first(&mut self, id: SpliceId, pipes: &mut impl Pipes, now: Instant) -> Turn {
+        let allowed = self.pace.as_mut().map(|pace| pace.available(now));
+        self.turn_within(id, pipes, now, allowed)
+    }
+
+    fn turn_within(
+        &mut self,
+        id: SpliceId,
+        pipes: &mut impl Pipes,
+        now: Instant,
+        allowed: Option<u64>,
+    ) -> Turn {
+        let Some(splice) = self.table.get_mut(id) else { return Turn::Idle };
+        splice.scheduled = false;
+        let mut left = allowed;
+        let turn = splice.turn(pipes, now, &mut left);
+        if let (Some(pace), Some(allowed), Some(left)) = (&mut self.pace, allowed, left) {
+            pace.spend(allowed - left);
+        }
+        match turn {
+            Turn::Queued if splice.ticket.is_none() => {
+                splice.ticket = Some(self.next_ticket);
+                self.line.insert(self.next_ticket, id);
+                self.next_ticket += 1;
+            }
+            Turn::Paced(at) if splice.resume_at != Some(at) => {
+                if let Some(old) = splice.resume_at.replace(at) {
+                    self.resumes.clear(old, id);
+                }
+                self.resumes.set(at, id);
+            }
+            _ => {}
+        }
+        turn
+    }
+
+    /// Takes a splice that waited long enough for its own rate.
+    pub(crate) fn pop_resumed(&mut self, now: Instant) -> Option<SpliceId> {
+        let (_, id) = self.resumes.pop_due(now)?;
+        if let Some(splice) = self.table.get_mut(id) {
+            splice.resume_at = None;
+        }
+        Some(id)
+    }
+
+    /// Takes the first in line, if the shared rate lets it pass.
+    pub(crate) fn pop_line(&mut self, now: Instant) -> Option<SpliceId> {
+        if self.line.is_empty() || !self.pace.as_mut()?.is_ready(now) {
+            return None;
+        }
+        let (_, id) = self.line.pop_first()?;
+        if let Some(splice) = self.table.get_mut(id) {
+            splice.ticket = None;
+        }
+        Some(id)
     }
 
     /// Ends a splice at `at`, once what it accepted has had the time to get through.
@@ -351,23 +541,55 @@ impl Splices {
         }
     }
 
-    /// Takes a splice whose time has come.
-    pub(crate) fn pop_cut(&mut self, now: Instant) -> Option<SpliceId> {
-        let (_, id) = self.cuts.pop_due(now)?;
-        if let Some(splice) = self.table.get_mut(id) {
-            splice.cut_at = None;
+    /// Takes a splice whose time has come, and why.
+    pub(crate) fn pop_over(&mut self, now: Instant) -> Option<(SpliceId, SpliceEnd)> {
+        if let Some((_, id)) = self.cuts.pop_due(now) {
+            if let Some(splice) = self.table.get_mut(id) {
+                splice.cut_at = None;
+            }
+            return Some((id, SpliceEnd::Limit));
         }
-        Some(id)
+        while let Some((_, id)) = self.idles.pop_due(now) {
+            let Some(splice) = self.table.get_mut(id) else { continue };
+            let at = splice.moved_at + splice.limit.idle;
+            splice.idle_at = Some(at).filter(|at| *at > now);
+            if splice.idle_at.is_none() {
+                return Some((id, SpliceEnd::Idle));
+            }
+            self.idles.set(at, id);
+        }
+        None
     }
 
-    /// When the next splice is cut.
-    pub(crate) fn next_cut(&self) -> Option<Instant> {
-        self.cuts.next()
+    /// When the next splice has something to wait for, and what.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let line = self.pace.filter(|_| !self.line.is_empty()).map(|pace| pace.ready_at());
+        let timers = [
+            (self.cuts.next(), "circuit limit"),
+            (self.idles.next(), "circuit idle"),
+            (self.resumes.next(), "circuit rate"),
+            (line, "relay rate"),
+        ];
+        timers.into_iter().filter_map(|(at, why)| at.map(|at| Deadline::new(at, why))).min()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
+
+    /// Timers that are set.
+    pub(crate) fn timers(&self) -> usize {
+        self.cuts.len() + self.idles.len() + self.resumes.len()
+    }
+
+    /// Bytes that all splices so far have delivered from `a` to `b` and from `b` to `a`.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        self.table.iter().fold(self.ended, |so_far, (_, splice)| sum(so_far, splice.counts()))
+    }
+}
+
+fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
 }
 
 #[cfg(test)]

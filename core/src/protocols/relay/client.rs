@@ -1,8 +1,10 @@
 //! The side that uses relays: keeps reservations alive, accepts circuits through them, and dials through circuits.
 
+mod auto;
 mod connect;
 mod events;
 mod grant;
+mod known;
 mod reserve;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -10,31 +12,48 @@ use std::{collections::BTreeMap, time::Duration};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
-pub use self::events::{Event, ReserveError};
-use self::{connect::Circuit, reserve::Relay};
-use super::{HOP, STOP, Status, spec, stop, wire};
+pub(crate) use self::connect::{any_relay, through_any_relay};
+use self::{auto::Auto, connect::Circuit, known::Known, reserve::Relay};
+pub use self::{
+    auto::{AutoRelay, Reachability, When},
+    events::{Event, ReservationState, ReserveError},
+};
+use super::{
+    HOP, STOP, Status,
+    score::{ScorePolicy, Scores},
+    spec, stop, wire,
+};
 use crate::{
     behaviour::{
         Action, Behaviour, Context, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent,
     },
     event::{AttemptError, CloseReason, DialError, OpenError, StreamFault, UpgradeRole},
     ids::{ConnectionId, StreamId, Token},
-    protocols::by_connection::ByConnection,
+    protocols::{by_connection::ByConnection, identify},
     time::{Deadline, Instant, Timers, UnixTime},
 };
 
-/// How patient the client is, and how much it accepts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How patient the client is, how much it accepts, and what it does unasked.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// How long a relay may take to answer, and a dial through it as a whole; at least a second.
     pub timeout: Duration,
     /// Most circuits that one relay may have open to us.
     pub max_inbound_circuits: usize,
+    /// Reservations kept without being asked for.
+    pub auto: AutoRelay,
+    /// What makes a relay better than another.
+    pub score: ScorePolicy,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(30), max_inbound_circuits: 256 }
+        Self {
+            timeout: Duration::from_secs(30),
+            max_inbound_circuits: 256,
+            auto: AutoRelay::default(),
+            score: ScorePolicy::default(),
+        }
     }
 }
 
@@ -51,7 +70,13 @@ pub struct Client {
     link_to: BTreeMap<(PeerId, Multiaddr), Token>,
     opening: ByConnection<Token, Purpose>,
     streams: ByConnection<StreamId, Purpose>,
+    /// Connections through relays, ours and others'.
+    through: BTreeMap<ConnectionId, PeerId>,
     timers: Timers<Timer>,
+    /// What is remembered of relays; bounded, and not tied to any connection.
+    known: Known,
+    scores: Scores,
+    auto: Auto,
 }
 
 /// A connection to a relay under way.
@@ -59,6 +84,7 @@ pub struct Client {
 struct Link {
     relay: PeerId,
     address: Multiaddr,
+    since: Instant,
     /// Dials that wait for it.
     circuits: Vec<Token>,
 }
@@ -83,6 +109,8 @@ enum Timer {
     Expiry(PeerId),
     Circuit(Token),
     Stream(StreamId),
+    /// Looking for relays.
+    Auto,
 }
 
 impl Client {
@@ -90,7 +118,8 @@ impl Client {
     pub fn new(mut config: Config) -> Self {
         config.timeout = config.timeout.max(Duration::from_secs(1));
         let protocols = [spec(HOP, 0), spec(STOP, config.max_inbound_circuits)];
-        Self {
+        let mut client = Self {
+            scores: Scores::new(config.score.clone()),
             config,
             protocols,
             relays: BTreeMap::new(),
@@ -99,8 +128,13 @@ impl Client {
             link_to: BTreeMap::new(),
             opening: ByConnection::default(),
             streams: ByConnection::default(),
+            through: BTreeMap::new(),
             timers: Timers::default(),
-        }
+            known: Known::default(),
+            auto: Auto::default(),
+        };
+        client.auto_boot();
+        client
     }
 
     /// Relays where we hold a reservation or try to, whether connected or not.
@@ -108,7 +142,18 @@ impl Client {
         self.relays.keys().copied()
     }
 
-    /// Entries in all tables; zero when no peer is left, no relay wanted and no dial under way.
+    /// What is known of how well relays work.
+    pub fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
+    /// Forgets how well relays work.
+    pub fn reset_scores(&mut self) {
+        self.scores.reset();
+    }
+
+    /// Entries in all tables; zero when no peer is left, no relay wanted and no dial under way. What is remembered of
+    /// relays for later does not count.
     pub fn len(&self) -> usize {
         self.relays.len()
             + self.circuits.len()
@@ -116,6 +161,7 @@ impl Client {
             + self.link_to.len()
             + self.opening.len()
             + self.streams.len()
+            + self.through.len()
             + self.timers.len()
     }
 
@@ -131,17 +177,21 @@ impl Client {
             return *token;
         }
         let token = cx.dial(Some(relay), vec![key.1.clone()]);
-        self.links.insert(token, Link { relay, address: key.1.clone(), circuits: Vec::new() });
+        let link = Link { relay, address: key.1.clone(), since: cx.now(), circuits: Vec::new() };
+        self.links.insert(token, link);
         self.link_to.insert(key, token);
         token
     }
 
     fn on_linked(&mut self, cx: &mut Context<'_>, token: Token, result: Result<ConnectionId, DialError>) {
-        let Some(Link { relay, address, circuits }) = self.links.remove(&token) else { return };
+        let Some(Link { relay, address, since, circuits }) = self.links.remove(&token) else { return };
         self.link_to.remove(&(relay, address));
+        if result.is_err() && circuits.is_empty() && !self.relays.contains_key(&relay) {
+            self.auto_unreachable(cx, relay, since);
+        }
         self.reserve_linked(cx, relay, token, &result);
         for circuit in circuits {
-            self.circuit_linked(cx, circuit, &result);
+            self.circuit_linked(cx, circuit, relay, &result);
         }
     }
 
@@ -294,7 +344,27 @@ impl Client {
                 Purpose::Stop { .. } | Purpose::Closing { .. } => {}
             }
         }
+        match self.through.remove(&connection) {
+            Some(relay) => self.scores.record_closed(&relay),
+            None => self.known.disconnected(&peer, cx.now()),
+        }
         self.reserve_disconnected(cx, connection, peer, reason);
+    }
+
+    fn on_connected(&mut self, cx: &mut Context<'_>, connection: ConnectionId) {
+        let relayed = cx.view().connections.get(connection).and_then(|info| info.relayed.as_ref());
+        if let Some(relay) = relayed.map(|relayed| relayed.relay) {
+            self.through.insert(connection, relay);
+            self.scores.record_opened(relay, cx.now());
+        }
+    }
+
+    fn on_identified(&mut self, cx: &mut Context<'_>, connection: ConnectionId, info: &identify::Info) {
+        let Some(connection) = cx.view().connections.get(connection) else { return };
+        self.known.identified(connection, info, cx.now());
+        if self.auto_is_short() {
+            self.auto_review(cx);
+        }
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
@@ -302,6 +372,7 @@ impl Client {
             Timer::Relay(relay) => self.reserve_step(cx, relay),
             Timer::Expiry(relay) => self.setback(cx, relay, ReserveError::Expired),
             Timer::Circuit(circuit) => self.circuit_failed(cx, circuit, AttemptError::TimedOut),
+            Timer::Auto => self.on_auto_timer(cx),
             Timer::Stream(stream) => {
                 if self.streams.remove(stream).is_some() {
                     cx.count("relay.client.stream_timeout");
@@ -342,9 +413,14 @@ impl Behaviour for Client {
             Input::Peer(PeerEvent::Disconnected { connection, peer, reason, .. }) => {
                 self.on_disconnected(cx, connection, peer, &reason);
             }
+            Input::Peer(PeerEvent::Connected { connection, .. }) => self.on_connected(cx, connection),
+            Input::Peer(PeerEvent::Identified { connection, info, .. }) => {
+                self.on_identified(cx, connection, &info);
+            }
             Input::Stream(stream, event) => self.on_stream(cx, stream, event),
             Input::Reply(token, Reply::Stream(result)) => self.on_opened(cx, token, result),
             Input::Reply(token, Reply::Dial(result)) => self.on_linked(cx, token, result),
+            Input::Reply(token, Reply::Upgraded(result)) => self.circuit_upgraded(cx, token, result),
             Input::Dial(token, address) => self.on_dial(cx, token, address),
             _ => {}
         }
@@ -359,6 +435,7 @@ impl Behaviour for Client {
                     Timer::Expiry(_) => "reservation expires",
                     Timer::Circuit(_) => "circuit dial timeout",
                     Timer::Stream(_) => "relay stream timeout",
+                    Timer::Auto => "looking for relays",
                 },
             )
         })

@@ -3,30 +3,32 @@
 //! A peer is who its connection proves it to be; no field of a message says otherwise. A circuit counts from the
 //! CONNECT that asks for it to its last byte, so that limits hold at every moment.
 
+mod books;
+mod config;
 mod events;
+mod grant;
+mod reserve;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
-use multiaddr::Multiaddr;
-use peerless_proto::{
-    address,
-    pb::{
-        self, Message as _,
-        relay::{HopMessage, HopType, MAX_MESSAGE, Reservation as Granted, StopMessage, StopType},
-    },
-    voucher::Voucher,
+use peerless_proto::pb::{
+    self,
+    relay::{HopMessage, HopType, StopMessage, StopType},
 };
 
-pub use self::events::{CircuitEnd, Event};
-pub use super::limits::Config;
+use self::books::{Books, Party};
+pub use self::{
+    config::{Acl, Ask, AsnLookup, Config},
+    events::{CircuitEnd, Event},
+};
 use super::{
     HOP, STOP, Status, direct_connection,
-    limits::{ConnectRequest, Refusal, ReserveRequest},
+    limits::{ConnectRequest, Place, Places, Refusal},
     spec, wire,
 };
 use crate::{
-    behaviour::{Behaviour, Context, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent, View},
+    behaviour::{Behaviour, Context, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent},
     event::{OpenError, SpliceEnd, SpliceReport},
     ids::{ConnectionId, StreamId, Token},
     protocols::by_connection::ByConnection,
@@ -51,8 +53,7 @@ pub struct Hop {
     opening: ByConnection<Token, CircuitId>,
     circuits: BTreeMap<CircuitId, Circuit>,
     splices: BTreeMap<Token, CircuitId>,
-    /// Circuits of which a peer is an end; absent means none.
-    ends: BTreeMap<PeerId, usize>,
+    books: Books,
     next_circuit: u64,
     timers: Timers<Timer>,
 }
@@ -61,7 +62,10 @@ pub struct Hop {
 struct Reservation {
     /// Where circuits to the peer are opened.
     connection: ConnectionId,
+    since: Instant,
     until: Instant,
+    /// Where it is counted: where it was last granted.
+    places: Places,
 }
 
 /// What a stream waits for. Besides what is listed, a reset or the end of its connection ends each state.
@@ -85,9 +89,18 @@ struct Circuit {
     source: PeerId,
     source_stream: StreamId,
     target: PeerId,
+    /// From where it was asked for.
+    ip: Option<Place>,
     stage: Stage,
     /// Its timer.
     until: Option<Instant>,
+}
+
+impl Circuit {
+    fn parties(&self) -> impl Iterator<Item = Party> + use<> {
+        let peers = [Party::Source(self.source), Party::Target(self.target)];
+        peers.into_iter().chain(self.ip.map(Party::From))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,11 +123,9 @@ enum Timer {
 impl Hop {
     /// The relay of one node.
     pub fn new(mut config: Config) -> Self {
-        config.limit.duration = config.limit.duration.filter(|duration| !duration.is_zero());
-        config.limit.data = config.limit.data.filter(|bytes| *bytes > 0);
         config.reservation_ttl = config.reservation_ttl.max(Duration::from_secs(1));
         config.timeout = config.timeout.max(Duration::from_secs(1));
-        let inbound = match config.max_circuits_per_peer {
+        let inbound = match config.limits.max_circuits_per_source {
             0 => MANY_STREAMS,
             circuits => circuits.saturating_add(SPARE_STREAMS),
         };
@@ -126,7 +137,7 @@ impl Hop {
             opening: ByConnection::default(),
             circuits: BTreeMap::new(),
             splices: BTreeMap::new(),
-            ends: BTreeMap::new(),
+            books: Books::default(),
             next_circuit: 0,
             timers: Timers::default(),
         }
@@ -149,13 +160,19 @@ impl Hop {
             + self.opening.len()
             + self.circuits.len()
             + self.splices.len()
-            + self.ends.len()
+            + self.books.len()
             + self.timers.len()
     }
 
     /// Whether all tables are empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Peers and addresses of which it is remembered how often they asked of late. At most some ten thousand, and they
+    /// stay when their peers leave, for as long as their rates say.
+    pub fn buckets(&self) -> usize {
+        self.books.buckets()
     }
 
     // Requests.
@@ -190,37 +207,6 @@ impl Hop {
         }
     }
 
-    fn on_reserve(&mut self, cx: &mut Context<'_>, asker: Asker) {
-        let Asker { connection, peer, .. } = asker;
-        let holds = self.reservations.contains_key(&peer);
-        let request = ReserveRequest { relayed: asker.relayed, holds, reservations: self.reservations.len() };
-        if let Err(refusal) = self.config.reserve(&request) {
-            cx.count(refusal.counter());
-            let (status, why) = (refusal.status(), refusal.why());
-            cx.emit(Event::ReservationRefused { peer, status, why });
-            return self.answer(cx, asker, &wire::hop_answer(status));
-        }
-        let until = cx.now() + self.config.reservation_ttl;
-        let expires = UnixTime::from_secs((cx.unix() + self.config.reservation_ttl).as_secs());
-        if let Some(old) = self.reservations.insert(peer, Reservation { connection, until }) {
-            self.timers.clear(old.until, Timer::Reservation(peer));
-        }
-        self.timers.set(until, Timer::Reservation(peer));
-        cx.count(if holds { "relay.hop.renewed" } else { "relay.hop.reserved" });
-        let mut message = wire::hop_answer(Status::Ok);
-        message.limit = wire::limit_to_wire(self.config.limit);
-        message.reservation = Some(grant(cx.view(), peer, expires));
-        fill_addresses(&mut message, cx.view());
-        self.answer(cx, asker, &message);
-        cx.emit(Event::ReservationAccepted { peer, expires, renewed: holds });
-    }
-
-    fn end_reservation(&mut self, cx: &mut Context<'_>, peer: PeerId, why: &'static str) {
-        let Some(reservation) = self.reservations.remove(&peer) else { return };
-        self.timers.clear(reservation.until, Timer::Reservation(peer));
-        cx.emit(Event::ReservationEnded { peer, why });
-    }
-
     /// Answers a request, and waits for the remote's end of stream.
     fn answer(&mut self, cx: &mut Context<'_>, asker: Asker, message: &HopMessage) {
         cx.send(asker.stream, wire::encode(message));
@@ -249,22 +235,12 @@ impl Hop {
         let Some(target) = target else {
             return self.refuse_circuit(cx, asker, None, Refusal::Malformed);
         };
-        let reservation = self.reservations.get(&target);
-        let request = ConnectRequest {
-            relayed: asker.relayed,
-            to_itself: target == asker.peer || target == cx.view().local_peer(),
-            reserved: reservation.is_some(),
-            circuits: self.circuits.len(),
-            of_source: self.circuits_of(&asker.peer),
-            of_target: self.circuits_of(&target),
+        let connection = match self.may_connect(cx, asker, target) {
+            Ok(connection) => connection,
+            Err(refusal) => return self.refuse_circuit(cx, asker, Some(target), refusal),
         };
-        let connection = match (self.config.connect(&request), reservation) {
-            (Ok(()), Some(reservation)) => reservation.connection,
-            (Err(refusal), _) => return self.refuse_circuit(cx, asker, Some(target), refusal),
-            (Ok(()), None) => {
-                return self.refuse_circuit(cx, asker, Some(target), Refusal::NoReservation);
-            }
-        };
+        let ip = self.places_of(cx.view(), asker.connection).first().copied();
+        self.books.spend_circuit(&self.config.limits, asker.peer, ip, cx.now());
         let id = CircuitId(self.next_circuit);
         self.next_circuit += 1;
         let token = cx.open(connection, STOP);
@@ -272,12 +248,35 @@ impl Hop {
         self.timers.set(until, Timer::Circuit(id));
         self.opening.insert(token, connection, id);
         self.streams.insert(asker.stream, asker.connection, State::Source(id));
-        for end in [asker.peer, target] {
-            *self.ends.entry(end).or_default() += 1;
-        }
         let (source, source_stream) = (asker.peer, asker.stream);
         let stage = Stage::Opening(token);
-        self.circuits.insert(id, Circuit { source, source_stream, target, stage, until: Some(until) });
+        let circuit = Circuit { source, source_stream, target, ip, stage, until: Some(until) };
+        self.books.circuits.add(circuit.parties());
+        self.circuits.insert(id, circuit);
+    }
+
+    /// Decides on a circuit; says over which connection the target is asked.
+    fn may_connect(&self, cx: &Context<'_>, asker: Asker, target: PeerId) -> Result<ConnectionId, Refusal> {
+        let (view, source) = (cx.view(), asker.peer);
+        let ip = self.places_of(view, asker.connection).first().copied();
+        let reservation = self.reservations.get(&target);
+        let circuits = &self.books.circuits;
+        let (peer_full_at, ip_full_at) = self.books.connecting.full_at(&source, ip);
+        let ask = |address| Ask::Connect { source, address, target };
+        let request = ConnectRequest {
+            relayed: asker.relayed,
+            to_itself: target == source || target == view.local_peer(),
+            allowed: self.allows(view, asker.connection, ask),
+            reserved: reservation.is_some(),
+            circuits: self.circuits.len(),
+            of_source: circuits.get(&Party::Source(source)),
+            of_target: circuits.get(&Party::Target(target)),
+            of_ip: ip.map_or(0, |ip| circuits.get(&Party::From(ip))),
+            peer_full_at,
+            ip_full_at,
+        };
+        self.config.limits.connect(cx.now(), &request)?;
+        reservation.map(|reservation| reservation.connection).ok_or(Refusal::NoReservation)
     }
 
     fn on_opened(&mut self, cx: &mut Context<'_>, token: Token, result: Result<StreamId, OpenError>) {
@@ -292,7 +291,7 @@ impl Hop {
         match result {
             Ok(stream) => {
                 circuit.stage = Stage::Asking(stream);
-                let limit = wire::limit_to_wire(self.config.limit);
+                let limit = wire::limit_to_wire(self.config.limits.circuit());
                 cx.send(stream, wire::encode(&StopMessage::connect(circuit.source.to_bytes(), limit)));
                 self.streams.insert(stream, connection, State::Target(id));
             }
@@ -316,16 +315,16 @@ impl Hop {
             self.timers.clear(until, Timer::Circuit(id));
         }
         circuit.stage = Stage::Joined { over: false };
-        circuit.until = self.config.limit.duration.map(|duration| cx.now() + duration);
+        circuit.until = self.config.limits.circuit().duration.map(|duration| cx.now() + duration);
         if let Some(until) = circuit.until {
             self.timers.set(until, Timer::Circuit(id));
         }
         self.streams.remove(source_stream);
         self.streams.remove(target_stream);
         let mut message = wire::hop_answer(Status::Ok);
-        message.limit = wire::limit_to_wire(self.config.limit);
+        message.limit = wire::limit_to_wire(self.config.limits.circuit());
         cx.send(source_stream, wire::encode(&message));
-        let token = cx.splice(source_stream, target_stream, self.config.limit.data.unwrap_or(0));
+        let token = cx.splice(source_stream, target_stream, self.config.limits.splice());
         self.splices.insert(token, id);
         cx.count("relay.hop.circuits");
         cx.emit(Event::CircuitOpened { source, target });
@@ -379,19 +378,8 @@ impl Hop {
         if let Some(until) = circuit.until {
             self.timers.clear(until, Timer::Circuit(id));
         }
-        for end in [circuit.source, circuit.target] {
-            if let Some(count) = self.ends.get_mut(&end) {
-                *count -= 1;
-                if *count == 0 {
-                    self.ends.remove(&end);
-                }
-            }
-        }
+        self.books.circuits.sub(circuit.parties());
         Some(circuit)
-    }
-
-    fn circuits_of(&self, peer: &PeerId) -> usize {
-        self.ends.get(peer).copied().unwrap_or(0)
     }
 
     // Ends.
@@ -486,6 +474,7 @@ impl Behaviour for Hop {
         match input {
             Input::Peer(PeerEvent::Disconnected { connection, peer, .. }) => {
                 self.on_disconnected(cx, connection, peer);
+                self.books.forget_full(cx.now());
             }
             Input::Stream(stream, event) => match event {
                 StreamEvent::Accepted { connection, .. } => self.on_accepted(cx, stream, connection),
@@ -525,33 +514,4 @@ struct Asker {
     connection: ConnectionId,
     peer: PeerId,
     relayed: bool,
-}
-
-/// What is granted, but for the addresses.
-fn grant(view: View<'_>, peer: PeerId, expires: UnixTime) -> Granted {
-    let expiration = expires.as_secs();
-    let voucher = Voucher { relay: view.local_peer(), peer, expiration };
-    // A key that cannot sign leaves the voucher out: peers do without, as some relays issue none.
-    let voucher = voucher.seal(view.identity.keypair()).ok().map(|envelope| envelope.encode());
-    Granted { expire: Some(expiration), addrs: Vec::new(), voucher }
-}
-
-/// Adds our own addresses, as many as the longest message holds.
-fn fill_addresses(message: &mut HopMessage, view: View<'_>) {
-    /// Most bytes of an address field's key and length, as addresses are shorter than 16 KiB.
-    const OVERHEAD: usize = 3;
-    /// Most bytes by which the length of the whole grows.
-    const GROWTH: usize = 2;
-    let mut room = MAX_MESSAGE.saturating_sub(message.encoded_len() + GROWTH);
-    let Some(reservation) = &mut message.reservation else { return };
-    let own: Vec<Multiaddr> = view.addresses.advertised();
-    for address in own.into_iter().filter(|address| !address::is_circuit(address)) {
-        let Ok(address) = address::with_peer(address, view.local_peer()) else { continue };
-        let size = address.len() + OVERHEAD;
-        if size > room {
-            break;
-        }
-        room -= size;
-        reservation.addrs.push(address.to_vec());
-    }
 }

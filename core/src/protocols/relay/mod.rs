@@ -4,12 +4,14 @@
 pub mod client;
 pub mod hop;
 pub mod limits;
+mod roles;
 pub mod score;
 pub mod stop;
 mod wire;
 
 use libp2p_identity::PeerId;
 
+pub use self::roles::Roles;
 use crate::{
     behaviour::{Framing, ProtocolName, ProtocolSpec, View},
     ids::ConnectionId,

@@ -3,8 +3,8 @@
 //! The formula is a weighted sum, lower is better:
 //! `latency · latency_weight + active · circuit_weight + failures · failure_weight − success_rate · success_bonus`,
 //! never below zero. Failures and successes fade with a half-life, so that a bad hour is not a ban for ever; latency is
-//! learnt from what succeeded only; relays never tried are tried now and then on purpose; and if no relay is fit, the
-//! answer is none.
+//! learnt from what succeeded only, and what is not measured again drifts back to the score of the unknown; relays never
+//! tried are tried now and then on purpose; and if no relay is fit, the answer is none.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,7 +31,7 @@ pub struct ScorePolicy {
     pub success_bonus: f64,
     /// What a relay scores of which no latency is known. 1000.
     pub unknown_score: f64,
-    /// After which time a failure or success counts half; `None` never forgets. 10 min.
+    /// After which time a failure, a success or an average latency counts half; `None` never forgets. 10 min.
     pub half_life: Option<Duration>,
     /// One choice in so many goes to a relay never tried, if there is one; 0 never explores. 8.
     pub explore_one_in: u64,
@@ -54,11 +54,22 @@ impl Default for ScorePolicy {
     }
 }
 
+impl ScorePolicy {
+    /// How much something of `then` still counts at `now`, 0 to 1.
+    fn fading(&self, then: Instant, now: Instant) -> f64 {
+        let Some(half_life) = self.half_life.filter(|h| !h.is_zero()) else { return 1.0 };
+        let age = now.saturating_duration_since(then);
+        0.5_f64.powf(age.as_secs_f64() / half_life.as_secs_f64())
+    }
+}
+
 /// What is known of one relay.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RelayStats {
-    /// Average latency of attempts that succeeded, in milliseconds.
+    /// Average latency of attempts that succeeded and of round trips on the connection, in milliseconds.
     pub latency_ms: Option<f64>,
+    /// When that was last measured.
+    pub latency_at: Instant,
     /// Average time that failed attempts took, in milliseconds.
     pub failed_latency_ms: Option<f64>,
     /// Attempts that succeeded, faded.
@@ -80,11 +91,22 @@ impl RelayStats {
 
     /// The same with the time since faded out of it.
     fn faded(&self, policy: &ScorePolicy, now: Instant) -> Self {
-        let Some(half_life) = policy.half_life.filter(|h| !h.is_zero()) else { return self.clone() };
-        let age = now.saturating_duration_since(self.last_updated);
-        let factor = 0.5_f64.powf(age.as_secs_f64() / half_life.as_secs_f64());
+        let factor = policy.fading(self.last_updated, now);
         Self { successes: self.successes * factor, failures: self.failures * factor, ..self.clone() }
     }
+}
+
+/// What is known of one relay, with what follows from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelayMetrics {
+    /// The relay.
+    pub relay: PeerId,
+    /// Its score; `None` if it is not fit.
+    pub score: Option<f64>,
+    /// Successes per attempt.
+    pub success_rate: f64,
+    /// The counts, faded up to now, and the averages.
+    pub stats: RelayStats,
 }
 
 /// Failures that have faded this far no longer speak against a relay's fitness; they still count in its score.
@@ -104,7 +126,8 @@ pub fn score(policy: &ScorePolicy, stats: Option<&RelayStats>, now: Instant) -> 
         + f64::from(stats.active_circuits) * policy.circuit_weight
         + stats.failures * policy.failure_weight
         - stats.success_rate() * policy.success_bonus;
-    Some(sum.max(0.0))
+    let fresh = policy.fading(stats.latency_at, now);
+    Some(sum.max(0.0) * fresh + policy.unknown_score * (1.0 - fresh))
 }
 
 /// Statistics of relays, at most [`Scores::MAX_RELAYS`]; the one not heard of for longest makes room.
@@ -125,17 +148,30 @@ impl Scores {
 
     /// An attempt to use a relay took `latency` and succeeded or failed.
     pub fn record_attempt(&mut self, relay: PeerId, latency: Duration, succeeded: bool, now: Instant) {
-        let (policy, alpha) = (self.policy.clone(), self.policy.ema_alpha);
+        if succeeded {
+            self.record_latency(relay, latency, now);
+        }
+        let alpha = self.policy.ema_alpha;
+        let stats = self.faded_entry(relay, now);
+        if succeeded {
+            stats.successes += 1.0;
+        } else {
+            stats.failures += 1.0;
+            average(&mut stats.failed_latency_ms, latency, alpha);
+        }
+    }
+
+    /// A relay that worked does so no more.
+    pub fn record_loss(&mut self, relay: PeerId, now: Instant) {
+        self.faded_entry(relay, now).failures += 1.0;
+    }
+
+    /// A round trip to the relay took `latency`.
+    pub fn record_latency(&mut self, relay: PeerId, latency: Duration, now: Instant) {
+        let alpha = self.policy.ema_alpha;
         let stats = self.entry(relay, now);
-        *stats = stats.faded(&policy, now);
-        stats.last_updated = now;
-        let (count, average) = match succeeded {
-            true => (&mut stats.successes, &mut stats.latency_ms),
-            false => (&mut stats.failures, &mut stats.failed_latency_ms),
-        };
-        *count += 1.0;
-        let ms = latency.as_secs_f64() * 1000.0;
-        *average = Some(average.map_or(ms, |old| alpha * ms + (1.0 - alpha) * old));
+        average(&mut stats.latency_ms, latency, alpha);
+        stats.latency_at = now;
     }
 
     /// A circuit was opened through the relay.
@@ -180,9 +216,35 @@ impl Scores {
         self.relays.iter()
     }
 
-    /// Forgets everything.
+    /// Everything that is known at `now`, as plain data, in the order of the peer ids.
+    pub fn export(&self, now: Instant) -> Vec<RelayMetrics> {
+        let metrics = |(relay, stats): (&PeerId, &RelayStats)| {
+            let faded = stats.faded(&self.policy, now);
+            RelayMetrics {
+                relay: *relay,
+                score: score(&self.policy, Some(stats), now),
+                success_rate: faded.success_rate(),
+                stats: faded,
+            }
+        };
+        self.relays.iter().map(metrics).collect()
+    }
+
+    /// Forgets everything but which circuits are open.
     pub fn reset(&mut self) {
-        self.relays.clear();
+        self.relays.retain(|_, stats| stats.active_circuits > 0);
+        for stats in self.relays.values_mut() {
+            *stats = RelayStats { active_circuits: stats.active_circuits, ..RelayStats::default() };
+        }
+    }
+
+    /// What is known of a relay, with the time up to `now` faded out of its counts.
+    fn faded_entry(&mut self, relay: PeerId, now: Instant) -> &mut RelayStats {
+        let policy = self.policy.clone();
+        let stats = self.entry(relay, now);
+        *stats = stats.faded(&policy, now);
+        stats.last_updated = now;
+        stats
     }
 
     fn entry(&mut self, relay: PeerId, now: Instant) -> &mut RelayStats {
@@ -194,6 +256,12 @@ impl Scores {
         }
         self.relays.entry(relay).or_insert_with(|| RelayStats { last_updated: now, ..RelayStats::default() })
     }
+}
+
+/// An exponential moving average.
+fn average(average: &mut Option<f64>, latest: Duration, alpha: f64) {
+    let ms = latest.as_secs_f64() * 1000.0;
+    *average = Some(average.map_or(ms, |old| alpha * ms + (1.0 - alpha) * old));
 }
 
 #[cfg(test)]
@@ -291,6 +359,23 @@ mod tests {
         let list = [relay(1), relay(2)];
         let explored = (0..800).filter(|_| scores.best(&list, &mut rng, T0) == Some(relay(2))).count();
         assert!((60..140).contains(&explored), "{explored}");
+    }
+
+    #[test]
+    fn a_latency_not_measured_again_drifts_to_the_score_of_the_unknown() {
+        let mut scores = Scores::new(ScorePolicy::default());
+        scores.record_attempt(relay(1), Duration::from_millis(10), true, T0);
+        scores.record_attempt(relay(2), Duration::from_millis(300), true, T0);
+        let at = |n, m| scores.score(&relay(n), minutes(m)).unwrap();
+        assert_eq!((at(1, 0), at(1, 10), at(2, 0), at(2, 10)), (0.0, 500.0, 2900.0, 1950.0));
+        assert!(at(1, 200) > 999.0 && at(2, 200) < 1001.0, "{} {}", at(1, 200), at(2, 200));
+        let export = scores.export(minutes(10));
+        assert!(export.iter().all(|m| m.stats.successes == 0.5 && m.success_rate == 1.0), "{export:?}");
+        assert!(export.is_sorted_by_key(|m| m.relay) && export.len() == 2);
+        scores.record_opened(relay(1), minutes(10));
+        scores.reset();
+        assert_eq!(scores.export(T0).iter().map(|m| m.relay).collect::<Vec<_>>(), [relay(1)]);
+        assert_eq!(scores.get(&relay(1)).unwrap().active_circuits, 1, "the circuit is still there");
     }
 
     #[test]

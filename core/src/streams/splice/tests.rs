@@ -59,7 +59,20 @@ impl Pipes for Fake {
 
 fn splice(limit: u64) -> (Splice, Fake) {
     let fake = Fake { room: [usize::MAX; 2], ..Fake::default() };
-    (Splice::new(Token(0), 0, id(0), id(1), limit), fake)
+    (
+        Splice::new(
+            Token(0),
+            0,
+            (id(0), id(1)),
+            SpliceLimit { bytes: limit, ..SpliceLimit::default() },
+            Instant::ZERO,
+        ),
+        fake,
+    )
+}
+
+fn turn(splice: &mut Splice, fake: &mut Fake) -> Turn {
+    splice.turn(fake, Instant::ZERO, &mut None)
 }
 
 fn data(len: usize) -> Read {
@@ -70,10 +83,10 @@ fn data(len: usize) -> Read {
 fn each_direction_ends_on_its_own() {
     let (mut splice, mut fake) = splice(0);
     fake.incoming[0].extend([data(10), Read::Finished]);
-    assert_eq!(splice.turn(&mut fake), Turn::Idle);
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Idle);
     assert_eq!((fake.finished, splice.counts()), ([false, true], (10, 0)));
     fake.incoming[1].extend([data(3), Read::Finished]);
-    assert_eq!(splice.turn(&mut fake), Turn::Over(SpliceEnd::Finished));
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Over(SpliceEnd::Finished));
     assert_eq!((fake.finished, splice.counts()), ([true, true], (10, 3)));
 }
 
@@ -83,13 +96,13 @@ fn a_blocked_sink_stops_the_reading_of_its_source_only() {
     fake.room[1] = 4;
     fake.incoming[0].push_back(data(10));
     fake.incoming[1].push_back(data(5));
-    assert_eq!(splice.turn(&mut fake), Turn::Idle);
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Idle);
     assert_eq!(splice.counts(), (4, 5));
     fake.incoming[0].push_back(data(10));
-    assert_eq!(splice.turn(&mut fake), Turn::Idle);
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Idle);
     assert_eq!((fake.incoming[0].len(), splice.counts()), (1, (4, 5)));
     fake.room[1] = 100;
-    assert_eq!(splice.turn(&mut fake), Turn::Idle);
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Idle);
     assert_eq!(splice.counts(), (20, 5));
 }
 
@@ -97,7 +110,7 @@ fn a_blocked_sink_stops_the_reading_of_its_source_only() {
 fn a_turn_moves_a_quantum_at_most() {
     let (mut splice, mut fake) = splice(0);
     fake.incoming[0].extend((0..5).map(|_| data(QUANTUM / 2)));
-    assert_eq!(splice.turn(&mut fake), Turn::More);
+    assert_eq!(turn(&mut splice, &mut fake), Turn::More);
     assert_eq!(splice.counts().0, QUANTUM as u64);
 }
 
@@ -106,9 +119,9 @@ fn exactly_the_limit_passes_and_only_the_next_byte_exceeds_it() {
     for direction in 0..2 {
         let (mut splice, mut fake) = splice(100);
         fake.incoming[direction].push_back(data(100));
-        assert_eq!(splice.turn(&mut fake), Turn::Idle);
+        assert_eq!(turn(&mut splice, &mut fake), Turn::Idle);
         fake.incoming[direction].push_back(data(1));
-        assert_eq!(splice.turn(&mut fake), Turn::Limit);
+        assert_eq!(turn(&mut splice, &mut fake), Turn::Limit);
         assert_eq!(fake.written[1 - direction].len(), 100);
     }
 }
@@ -118,7 +131,7 @@ fn a_source_that_finishes_at_the_limit_has_kept_it() {
     let (mut splice, mut fake) = splice(100);
     fake.incoming[0].extend([data(100), Read::Finished]);
     fake.incoming[1].push_back(Read::Finished);
-    assert_eq!(splice.turn(&mut fake), Turn::Over(SpliceEnd::Finished));
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Over(SpliceEnd::Finished));
 }
 
 #[test]
@@ -126,7 +139,7 @@ fn what_was_read_before_the_splice_counts_and_comes_first() {
     let (mut splice, mut fake) = splice(10);
     assert_eq!(splice.preload(vec![Bytes::from_static(b"early")], vec![]), Ok(()));
     fake.incoming[0].push_back(data(6));
-    assert_eq!(splice.turn(&mut fake), Turn::Limit);
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Limit);
     assert_eq!(&fake.written[1], b"early\x07\x07\x07\x07\x07");
     assert_eq!(splice.preload(vec![Bytes::from_static(&[0; 11])], vec![]), Err(SpliceEnd::Limit));
 }
@@ -136,20 +149,20 @@ fn a_reset_of_one_direction_leaves_the_other() {
     let (mut splice, mut fake) = splice(0);
     fake.source_reset = Some(0);
     fake.incoming[1].push_back(data(3));
-    assert_eq!(splice.turn(&mut fake), Turn::Idle);
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Idle);
     assert_eq!((fake.reset, splice.counts()), ([false, true], (0, 3)));
     fake.incoming[1].push_back(Read::Finished);
     let end = SpliceEnd::A(StreamFault::Remote(7));
-    assert_eq!((splice.turn(&mut fake), fake.finished), (Turn::Over(end), [true, false]));
+    assert_eq!((turn(&mut splice, &mut fake), fake.finished), (Turn::Over(end), [true, false]));
 }
 
 #[test]
 fn a_sink_that_wants_no_more_stops_its_source_even_while_nothing_flows() {
     let (mut splice, mut fake) = splice(0);
     fake.stopped[1] = Some(5);
-    assert_eq!(splice.turn(&mut fake), Turn::Idle);
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Idle);
     assert_eq!(fake.asked_to_stop, [true, false]);
     fake.incoming[1].extend([data(9), Read::Finished]);
-    assert_eq!(splice.turn(&mut fake), Turn::Over(SpliceEnd::B(StreamFault::Remote(5))));
+    assert_eq!(turn(&mut splice, &mut fake), Turn::Over(SpliceEnd::B(StreamFault::Remote(5))));
     assert_eq!((splice.counts(), fake.finished), ((0, 9), [true, false]));
 }

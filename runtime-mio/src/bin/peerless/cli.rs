@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use multiaddr::Protocol;
-use peerless_core::{Multiaddr, PeerId};
+use peerless_core::{Multiaddr, PeerId, protocols::relay::limits::Rate};
 use peerless_proto::address;
 
 /// Peer-to-peer connectivity on libp2p's wire: relay, be reached through one, and try what works.
@@ -69,24 +69,79 @@ pub(crate) struct RelayArgs {
     /// Address to listen at [default: /ip4/0.0.0.0/udp/4001/quic-v1 and /ip6/::/udp/4001/quic-v1]
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<SocketAddr>,
-    /// Peers that may hold a reservation; 0 for no limit
-    #[arg(long, value_name = "N", value_parser = limit, default_value = "128")]
-    pub(crate) max_reservations: usize,
-    /// Circuits at a time; 0 for no limit
-    #[arg(long, value_name = "N", value_parser = limit, default_value = "1024")]
-    pub(crate) max_circuits: usize,
-    /// Circuits at a time that one peer may have; 0 for no limit
-    #[arg(long, value_name = "N", value_parser = limit, default_value = "16")]
-    pub(crate) max_circuits_per_peer: usize,
     /// How long a reservation holds; 0 for a year, as the wire wants an end
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "1h")]
     pub(crate) reservation_ttl: Duration,
-    /// How long a circuit may last; 0 for no limit
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "2m")]
-    pub(crate) circuit_duration: Duration,
-    /// Bytes that a circuit may carry in each direction; 0 for no limit
-    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "128KiB")]
-    pub(crate) circuit_bytes: u64,
+    /// The limits to start from: for anybody, for a fleet of one's own, or none; the limits below change single ones
+    #[arg(long, value_name = "NAME", default_value = "public")]
+    pub(crate) preset: Preset,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub(crate) metrics: Option<SocketAddr>,
+}
+
+/// The limits to start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preset {
+    Public,
+    Broad,
+    Unlimited,
+}
+
+/// Single limits, where they are not as in the preset.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Limits, 0 for none, [as in the public preset]")]
+pub(crate) struct LimitArgs {
+    /// Peers that may hold a reservation [128]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_reservations: Option<usize>,
+    /// Reservations from one IPv4 address or IPv6 /64 [8]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_reservations_per_ip: Option<usize>,
+    /// Reservations from one IPv6 /56 [8]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_reservations_per_v6_56: Option<usize>,
+    /// Reservations from one IPv6 /48 [32]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_reservations_per_v6_48: Option<usize>,
+    /// How often a peer may reserve: so many at once, and one more after each TIME [30/2m]
+    #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    pub(crate) reservation_rate: Option<Rate>,
+    /// The same for all peers from one IP address [60/1m]
+    #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    pub(crate) reservation_rate_per_ip: Option<Rate>,
+    /// Circuits at a time [1024]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_circuits: Option<usize>,
+    /// Circuits at a time from one peer, and to one peer [16]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_circuits_per_peer: Option<usize>,
+    /// Circuits at a time from one IP address [64]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_circuits_per_ip: Option<usize>,
+    /// How often a peer may ask for a circuit [30/2m]
+    #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    pub(crate) circuit_rate: Option<Rate>,
+    /// The same for all peers from one IP address [60/1m]
+    #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    pub(crate) circuit_rate_per_ip: Option<Rate>,
+    /// How long a circuit may last [2m]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) circuit_duration: Option<Duration>,
+    /// Bytes that a circuit may carry in each direction [128KiB]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) circuit_bytes: Option<u64>,
+    /// Bytes per second that a circuit may carry in each direction [0]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) circuit_byte_rate: Option<u64>,
+    /// How long a circuit may carry nothing [0]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) circuit_idle: Option<Duration>,
+    /// Bytes per second that all circuits together may carry [0]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) relay_byte_rate: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +152,9 @@ pub(crate) struct ListenArgs {
     /// Relay to be reachable through, with its /p2p/PEER
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
     pub(crate) relay: Vec<Multiaddr>,
+    /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +237,10 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an address to serve metrics at looks like 127.0.0.1:9090 or [::1]:9090".into())
+}
+
 fn relay_address(text: &str) -> Result<Multiaddr, String> {
     const RIGHT: &str = "a relay's address looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER";
     let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
@@ -228,6 +290,16 @@ fn whole(text: &str) -> Result<u64, String> {
 
 fn limit(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "a whole number is needed, 0 for no limit".into())
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    const RIGHT: &str =
+        "a rate is how many at once and after which time one more, like 30/2m; 0 for no limit";
+    if text == "0" {
+        return Ok(Rate::UNLIMITED);
+    }
+    let (burst, every) = text.split_once('/').ok_or(RIGHT)?;
+    Ok(Rate { burst: burst.parse().map_err(|_| RIGHT)?, every: time(every).map_err(|_| RIGHT)? })
 }
 
 fn count(text: &str) -> Result<u64, String> {

@@ -16,6 +16,7 @@ pub(crate) fn run(common: &Common, args: &ListenArgs, report: Reporter) -> Resul
     let setup = Setup {
         listen: if args.listen.is_empty() { any } else { args.listen.clone() },
         hop: None,
+        metrics: args.metrics,
         protocols: vec![(PERF, STREAMS_PER_PEER), (ECHO, STREAMS_PER_PEER)],
     };
     let mut session = Session::open(common, setup, report)?;

@@ -21,6 +21,7 @@ use serde::Serialize;
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Line {
     Id { peer: String },
+    Metrics { address: String },
     Listening { address: String },
     Reservation { relay: String, expires: u64, addresses: Vec<String> },
     ReservationLost { relay: String, reason: String },
@@ -39,6 +40,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id { peer } => write!(f, "{peer}"),
+            Self::Metrics { address } => write!(f, "metrics at http://{address}/metrics"),
             Self::Listening { address } => write!(f, "listening at {address}"),
             Self::Reservation { relay, expires, addresses } => {
                 let left = UnixTime::from_secs(*expires).saturating_duration_since(unix_now());
@@ -157,10 +159,10 @@ fn line_of(me: PeerId, event: &Event) -> Option<Line> {
             expires: expires.as_secs(),
             addresses: addresses.iter().map(Multiaddr::to_string).collect(),
         },
-        Event::Reservation(client::Event::Lost { relay, reason }) => {
+        Event::Reservation(client::Event::Lost { relay, reason, .. }) => {
             Line::ReservationLost { relay: relay.to_string(), reason: reason.to_string() }
         }
-        Event::Reservation(client::Event::Failed { address, reason }) => {
+        Event::Reservation(client::Event::Failed { address, reason, .. }) => {
             Line::Error { message: format!("no reservation at {address}: {reason}") }
         }
         _ => return None,

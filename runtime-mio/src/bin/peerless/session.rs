@@ -17,8 +17,8 @@ use peerless_mio::{Runtime, RuntimeConfig};
 use crate::{
     Failure,
     cli::{Common, SecurityName, shape},
-    identity,
-    report::Reporter,
+    identity, metrics,
+    report::{Line, Reporter},
 };
 
 /// How long reaching a peer may take, the relay and all handshakes included.
@@ -35,6 +35,8 @@ pub(crate) struct Setup {
     pub(crate) hop: Option<hop::Config>,
     /// Stream protocols, with the number of inbound streams that each peer may have open.
     pub(crate) protocols: Vec<(ProtocolName, usize)>,
+    /// Where to serve metrics.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// A running node.
@@ -70,6 +72,11 @@ impl Session {
         let handle = runtime.handle();
         ctrlc::set_handler(move || handle.shutdown())
             .map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
+        if let Some(address) = setup.metrics {
+            let address = metrics::serve(address, runtime.handle(), metrics::PATIENCE)
+                .map_err(|error| Failure::Failed(format!("cannot serve metrics at {address}: {error}")))?;
+            report.line(&Line::Metrics { address: address.to_string() });
+        }
         Ok(Self { runtime, report, me })
     }
 

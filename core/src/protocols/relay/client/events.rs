@@ -1,5 +1,7 @@
 //! What the embedder is told of reservations.
 
+use std::time::Duration;
+
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
@@ -10,10 +12,24 @@ use crate::{
     time::UnixTime,
 };
 
-/// What became of our reservations.
+/// What became of our reservations: each change of a relay's state is one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// We are connecting to a relay to ask for a reservation.
+    Connecting {
+        /// The relay.
+        relay: PeerId,
+        /// Where, with its `/p2p`.
+        address: Multiaddr,
+    },
+    /// A relay is asked for a reservation.
+    Requesting {
+        /// The relay.
+        relay: PeerId,
+        /// How many tries in a row have failed before.
+        failures: u32,
+    },
     /// A relay forwards to us, or goes on doing so.
     Reserved {
         /// The relay.
@@ -27,20 +43,56 @@ pub enum Event {
         /// Whether it is a refresh.
         renewed: bool,
     },
+    /// It is time to renew a reservation, which goes on meanwhile.
+    Refreshing {
+        /// The relay.
+        relay: PeerId,
+    },
+    /// A reservation could not be renewed; it goes on, and is tried to be renewed again unless it ends before.
+    RefreshFailed {
+        /// The relay.
+        relay: PeerId,
+        /// Why.
+        reason: ReserveError,
+        /// When it is tried again.
+        retry: Duration,
+    },
     /// A reservation that we held is gone; its addresses are withdrawn.
     Lost {
         /// The relay.
         relay: PeerId,
         /// Why.
         reason: ReserveError,
+        /// When this relay may be asked again; `None` if it is not wanted any more.
+        retry: Option<Duration>,
     },
     /// A reservation that we asked for was not granted.
     Failed {
+        /// The relay.
+        relay: PeerId,
         /// The relay's address, as it was asked for.
         address: Multiaddr,
         /// Why.
         reason: ReserveError,
+        /// When this relay may be asked again.
+        retry: Duration,
     },
+}
+
+/// How far we are with a relay where a reservation is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReservationState {
+    /// Connecting to it.
+    Connecting,
+    /// It is being asked for the first time.
+    Requesting,
+    /// It forwards to us.
+    Active,
+    /// It forwards to us, and is being asked to go on.
+    Refreshing,
+    /// It does not forward to us; it is asked again after a pause.
+    BackingOff,
 }
 
 impl From<Event> for event::Event {

@@ -155,9 +155,11 @@ fn reach(ip: IpAddr) -> Option<Reach> {
 }
 
 /// When to renew a reservation that lasts for `term`: after four fifths, or two minutes before the end if that is
-/// earlier, but not before half of it is over.
-pub(super) fn refresh_after(term: Duration) -> Duration {
-    (term / 5 * 4).min(term.saturating_sub(MARGIN)).max(term / 2).max(MIN_REFRESH)
+/// earlier, but not before half of it is over; and up to a twentieth sooner, so that a relay is not asked by everybody at
+/// once.
+pub(super) fn refresh_after(term: Duration, rng: &mut Rng) -> Duration {
+    let latest = (term / 5 * 4).min(term.saturating_sub(MARGIN)).max(term / 2).max(MIN_REFRESH);
+    rng.between(latest - latest / 20, latest)
 }
 
 /// How long to wait after the `failures`th failure in a row: doubling, with jitter.
@@ -173,9 +175,15 @@ mod tests {
 
     #[test]
     fn a_reservation_is_renewed_in_time_and_not_at_once() {
-        let after = |seconds| refresh_after(Duration::from_secs(seconds)).as_secs();
-        assert_eq!([3600, 600, 300, 200, 12, 3].map(after), [2880, 480, 180, 100, 6, 5]);
-        assert!(refresh_after(MAX_TERM) < MAX_TERM);
+        let mut rng = Rng::new([0; 32]);
+        for (term, latest) in
+            [(86400, 69120), (3600, 2880), (600, 480), (300, 180), (200, 100), (12, 6), (3, 5)]
+        {
+            let (term, latest) = (Duration::from_secs(term), Duration::from_secs(latest));
+            let pauses: Vec<_> = (0..100).map(|_| refresh_after(term, &mut rng)).collect();
+            assert!(pauses.iter().all(|pause| *pause <= latest && *pause >= latest / 20 * 19), "{term:?}");
+            assert_ne!(pauses[0], pauses[1], "jitter");
+        }
     }
 
     #[test]

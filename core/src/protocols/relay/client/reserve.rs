@@ -1,6 +1,6 @@
 //! Keeping reservations: one state machine per relay, from the wish to the word that it is no longer wanted.
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -8,7 +8,7 @@ use peerless_proto::{address, pb::relay::HopMessage};
 
 use super::{
     super::{direct_connection, wire},
-    Client, Event, Purpose, Request, ReserveError, Timer,
+    Client, Event, Purpose, Request, ReservationState, ReserveError, Timer,
     grant::{Asked, Grant, MAX_BACK_OFF, back_off, refresh_after},
 };
 use crate::{
@@ -23,10 +23,12 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Relay {
     /// As asked for, with its `/p2p`.
-    address: Multiaddr,
+    pub(super) address: Multiaddr,
     state: State,
     /// Failures in a row.
-    failures: u32,
+    pub(super) failures: u32,
+    /// When the latest try began; when RESERVE was sent, once it was.
+    asked: Instant,
     /// When [`Timer::Relay`] is due.
     step: Option<Instant>,
 }
@@ -61,6 +63,19 @@ impl Client {
     /// Wants a reservation with the relay at `address`, which ends in its `/p2p`, until [`Client::cancel`]. What comes
     /// of it are [`Event`]s. If it is wanted already, the address is replaced, and a pause between tries ends.
     pub fn reserve(&mut self, cx: &mut Context<'_>, address: Multiaddr) -> Result<(), ReserveError> {
+        if let (_, Some(relay)) = address::split_peer(&address) {
+            self.auto_release(&relay);
+        }
+        self.want(cx, address, 0)
+    }
+
+    /// The same for a relay that has failed so many times in a row.
+    pub(super) fn want(
+        &mut self,
+        cx: &mut Context<'_>,
+        address: Multiaddr,
+        failures: u32,
+    ) -> Result<(), ReserveError> {
         let (_, Some(relay)) = address::split_peer(&address) else { return Err(ReserveError::NoPeer) };
         let wrong = if address::is_circuit(&address) {
             Some(AttemptError::Unsupported("a relay behind a relay".into()))
@@ -70,14 +85,16 @@ impl Client {
         if let Some(wrong) = wrong {
             return Err(ReserveError::Unreachable(DialError::one(address, wrong)));
         }
+        let asked = cx.now();
         let wanted = self.relays.entry(relay).or_insert_with(|| Relay {
             address: address.clone(),
             state: State::BackingOff,
-            failures: 0,
+            failures,
+            asked,
             step: None,
         });
         wanted.address = address;
-        if matches!(wanted.state, State::BackingOff) {
+        if wanted.is_backing_off() {
             self.start(cx, relay);
         }
         Ok(())
@@ -91,12 +108,26 @@ impl Client {
         match wanted.state {
             State::Connecting(_) | State::BackingOff => {}
             State::Requesting(request) => self.drop_request(cx, request),
-            State::Active(held) => self.lose(cx, relay, &held, ReserveError::Cancelled),
+            State::Active(held) => self.lose(cx, relay, &held, ReserveError::Cancelled, None),
             State::Refreshing(held, request) => {
                 self.drop_request(cx, request);
-                self.lose(cx, relay, &held, ReserveError::Cancelled);
+                self.lose(cx, relay, &held, ReserveError::Cancelled, None);
             }
         }
+        if self.auto_release(&relay) {
+            self.auto_cancelled(cx, relay);
+        }
+    }
+
+    /// How far we are with `relay`; `None` if no reservation with it is wanted.
+    pub fn reservation(&self, relay: &PeerId) -> Option<ReservationState> {
+        Some(match self.relays.get(relay)?.state {
+            State::Connecting(_) => ReservationState::Connecting,
+            State::Requesting(_) => ReservationState::Requesting,
+            State::Active(_) => ReservationState::Active,
+            State::Refreshing(..) => ReservationState::Refreshing,
+            State::BackingOff => ReservationState::BackingOff,
+        })
     }
 
     /// Whether a reservation with `relay` is alive.
@@ -109,7 +140,10 @@ impl Client {
         if let Some(connection) = direct_connection(cx.view(), &relay) {
             return self.request(cx, relay, connection);
         }
-        let Some(address) = self.relays.get(&relay).map(|wanted| wanted.address.clone()) else { return };
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        wanted.asked = cx.now();
+        let address = wanted.address.clone();
+        cx.emit(Event::Connecting { relay, address: address.clone() });
         let token = self.link(cx, relay, address);
         if let Some(wanted) = self.relays.get_mut(&relay) {
             wanted.state = State::Connecting(token);
@@ -137,9 +171,16 @@ impl Client {
         let request = Request::Opening(self.open(cx, connection, Purpose::Reserve(relay)));
         self.set_step(relay, Some(cx.now() + self.config.timeout));
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        wanted.asked = cx.now();
         wanted.state = match mem::replace(&mut wanted.state, State::BackingOff) {
-            State::Active(held) => State::Refreshing(held, request),
-            _ => State::Requesting(request),
+            State::Active(held) => {
+                cx.emit(Event::Refreshing { relay });
+                State::Refreshing(held, request)
+            }
+            _ => {
+                cx.emit(Event::Requesting { relay, failures: wanted.failures });
+                State::Requesting(request)
+            }
         };
     }
 
@@ -153,6 +194,7 @@ impl Client {
         match (&mut wanted.state, result) {
             (State::Requesting(request) | State::Refreshing(_, request), Ok(stream)) => {
                 *request = Request::Asked(stream);
+                wanted.asked = cx.now();
                 cx.send(stream, wire::encode(&HopMessage::reserve()));
             }
             (_, Ok(_)) => {}
@@ -184,8 +226,10 @@ impl Client {
     fn granted(&mut self, cx: &mut Context<'_>, relay: PeerId, connection: ConnectionId, grant: Grant) {
         let (now, us) = (cx.now(), cx.view().local_peer());
         let Grant { expires, term, addresses, limit } = grant;
-        self.set_step(relay, Some(now + refresh_after(term)));
+        self.set_step(relay, Some(now + refresh_after(term, cx.rng())));
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        let took = now.saturating_duration_since(wanted.asked);
+        self.scores.record_attempt(relay, took, true, now);
         let old = wanted.state.take_held();
         let renewed = old.is_some();
         let until = now + term;
@@ -213,50 +257,81 @@ impl Client {
     /// Something went wrong. A reservation survives it if it may still be renewed in time; else the next try comes
     /// after a pause.
     pub(super) fn setback(&mut self, cx: &mut Context<'_>, relay: PeerId, reason: ReserveError) {
+        let now = cx.now();
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
-        match mem::replace(&mut wanted.state, State::BackingOff) {
+        let survives = matches!(wanted.state, State::Refreshing(..)) && is_passing(&reason);
+        // A relay that grants and drops in turn is not tried at once every time.
+        let long_held = |held: &Held| !survives && now.saturating_duration_since(held.since) >= MAX_BACK_OFF;
+        if wanted.state.held().is_some_and(long_held) {
+            wanted.failures = 0;
+        }
+        let state = mem::replace(&mut wanted.state, State::BackingOff);
+        match &state {
             State::BackingOff => return,
-            State::Connecting(_) => self.failed(cx, relay, reason),
+            State::Active(_) => self.scores.record_loss(relay, now),
+            State::Connecting(_) | State::Requesting(_) | State::Refreshing(..) => {
+                let took = now.saturating_duration_since(wanted.asked);
+                self.scores.record_attempt(relay, took, false, now);
+            }
+        }
+        wanted.failures = wanted.failures.saturating_add(1);
+        let retry = back_off(wanted.failures, cx.rng());
+        self.set_step(relay, Some(now + retry));
+        match state {
+            State::BackingOff => {}
+            State::Connecting(_) => self.failed(cx, relay, reason, retry),
             State::Requesting(request) => {
                 self.drop_request(cx, request);
-                self.failed(cx, relay, reason);
-            }
-            State::Refreshing(held, request) if is_passing(&reason) => {
-                wanted.state = State::Active(held);
-                self.drop_request(cx, request);
-                cx.count("relay.client.refresh_failed");
+                self.failed(cx, relay, reason, retry);
             }
             State::Refreshing(held, request) => {
                 self.drop_request(cx, request);
-                self.lose(cx, relay, &held, reason);
+                if survives {
+                    return self.keep(cx, relay, held, reason, retry);
+                }
+                self.lose(cx, relay, &held, reason, Some(retry));
             }
-            State::Active(held) => self.lose(cx, relay, &held, reason),
+            State::Active(held) => self.lose(cx, relay, &held, reason, Some(retry)),
         }
-        let Some(wanted) = self.relays.get_mut(&relay) else { return };
-        wanted.failures = wanted.failures.saturating_add(1);
-        let pause = back_off(wanted.failures, cx.rng());
-        self.set_step(relay, Some(cx.now() + pause));
+        self.auto_setback(cx, relay, now + retry);
     }
 
-    fn failed(&mut self, cx: &mut Context<'_>, relay: PeerId, reason: ReserveError) {
+    fn failed(&mut self, cx: &mut Context<'_>, relay: PeerId, reason: ReserveError, retry: Duration) {
         cx.count("relay.client.failed");
         let Some(wanted) = self.relays.get(&relay) else { return };
-        cx.emit(Event::Failed { address: wanted.address.clone(), reason });
+        cx.emit(Event::Failed { relay, address: wanted.address.clone(), reason, retry });
     }
 
-    fn lose(&mut self, cx: &mut Context<'_>, relay: PeerId, held: &Held, reason: ReserveError) {
+    /// A reservation could not be renewed, but lasts.
+    fn keep(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: PeerId,
+        held: Held,
+        reason: ReserveError,
+        retry: Duration,
+    ) {
+        cx.count("relay.client.refresh_failed");
+        if let Some(wanted) = self.relays.get_mut(&relay) {
+            wanted.state = State::Active(held);
+        }
+        cx.emit(Event::RefreshFailed { relay, reason, retry });
+    }
+
+    fn lose(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: PeerId,
+        held: &Held,
+        reason: ReserveError,
+        retry: Option<Duration>,
+    ) {
         self.timers.clear(held.until, Timer::Expiry(relay));
         for address in held.addresses.iter().cloned() {
             cx.push(Action::RemoveAddress { address, source: AddressSource::Relay });
         }
-        // A relay that grants and drops in turn is not tried at once every time.
-        if let Some(wanted) = self.relays.get_mut(&relay)
-            && cx.now().saturating_duration_since(held.since) >= MAX_BACK_OFF
-        {
-            wanted.failures = 0;
-        }
         cx.count("relay.client.lost");
-        cx.emit(Event::Lost { relay, reason });
+        cx.emit(Event::Lost { relay, reason, retry });
     }
 
     pub(super) fn reserve_disconnected(
@@ -287,7 +362,7 @@ impl Client {
         }
     }
 
-    fn set_step(&mut self, relay: PeerId, step: Option<Instant>) {
+    pub(super) fn set_step(&mut self, relay: PeerId, step: Option<Instant>) {
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
         if let Some(old) = mem::replace(&mut wanted.step, step) {
             self.timers.clear(old, Timer::Relay(relay));
@@ -295,6 +370,12 @@ impl Client {
         if let Some(step) = step {
             self.timers.set(step, Timer::Relay(relay));
         }
+    }
+}
+
+impl Relay {
+    pub(super) fn is_backing_off(&self) -> bool {
+        matches!(self.state, State::BackingOff)
     }
 }
 

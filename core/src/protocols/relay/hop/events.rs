@@ -87,6 +87,9 @@ pub enum CircuitEnd {
     /// A direction reached its byte limit; both streams were reset.
     #[error("byte limit reached")]
     DataLimit,
+    /// Nothing was carried for too long; both streams were reset.
+    #[error("idle")]
+    Idle,
     /// Its time was up; both streams were reset.
     #[error("duration limit reached")]
     Duration,
@@ -106,6 +109,7 @@ impl From<SpliceEnd> for CircuitEnd {
         match end {
             SpliceEnd::Finished => Self::Finished,
             SpliceEnd::Limit => Self::DataLimit,
+            SpliceEnd::Idle => Self::Idle,
             SpliceEnd::A(fault) => Self::Source(fault),
             SpliceEnd::B(fault) => Self::Target(fault),
             SpliceEnd::Local => Self::Local,

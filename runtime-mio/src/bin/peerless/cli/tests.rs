@@ -27,7 +27,10 @@ fn a_mistake_is_one_sentence_that_says_what_would_be_right() {
         ("peerless id --jsn", "unexpected argument '--jsn' found; a similar argument exists: '--json'"),
         ("peerless ping", "the following required arguments were not provided: <MULTIADDR>"),
         ("peerless relay --max-circuits many", "a whole number is needed, 0 for no limit"),
+        ("peerless relay --preset none", "possible values: public, broad, unlimited"),
+        ("peerless relay --circuit-rate 30", "like 30/2m; 0 for no limit"),
         ("peerless relay --listen /ip4/1.2.3.4/tcp/1", "looks like /ip4/0.0.0.0/udp/4001/quic-v1"),
+        ("peerless relay --metrics localhost", "looks like 127.0.0.1:9090 or [::1]:9090"),
         ("peerless relay --circuit-bytes 1MB", "a whole number of bytes, or one followed by KiB, MiB or GiB"),
         ("peerless relay --circuit-duration 1d", "a whole number followed by ms, s, m or h"),
         (
@@ -59,6 +62,13 @@ fn addresses_of_peers_are_direct_or_through_one_relay() {
         let address = remote_address(&text.replace("PEER", PEER)).unwrap();
         assert_eq!(shape(&address), Some(Shape { relay, peer: to }));
     }
+}
+
+#[test]
+fn rates_are_a_burst_and_a_time() {
+    assert_eq!(rate("30/2m"), Ok(Rate::new(30, 120)));
+    assert_eq!(rate("0"), Ok(Rate::UNLIMITED));
+    assert!(["", "30", "/2m", "30/", "-1/1s", "1.5/1s"].iter().all(|text| rate(text).is_err()));
 }
 
 #[test]

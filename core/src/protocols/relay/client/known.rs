@@ -1,0 +1,188 @@
+//! What is known of relays, and of who is reached through which: learnt from identify, or named by the embedder.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use peerless_proto::address::{self, CircuitAddr};
+
+use super::super::{direct_connection, score::Scores};
+use crate::{
+    behaviour::View,
+    protocols::identify,
+    swarm::table::{ConnectionInfo, Direction},
+    time::Instant,
+};
+
+/// Most relays remembered, and for how long after they were last connected.
+pub(super) const MAX_CANDIDATES: usize = 256;
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+
+/// Most peers of which circuit addresses are remembered, and most such addresses of one peer.
+const MAX_TARGETS: usize = 256;
+const MAX_CIRCUITS: usize = 8;
+
+/// How often a round-trip time that has not changed counts as measured again.
+const RTT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A relay that may be used.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    /// With its `/p2p`.
+    pub(super) address: Multiaddr,
+    /// The embedder named it; it is never forgotten.
+    pub(super) is_configured: bool,
+    /// Not asked for a reservation by ourselves before.
+    pub(super) not_before: Instant,
+    /// Reservations in a row that failed.
+    pub(super) failures: u32,
+    last_seen: Instant,
+    /// The latest round-trip time taken over into the scores, and when.
+    rtt: Option<(Duration, Instant)>,
+}
+
+/// Relays, and targets behind relays.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    relays: BTreeMap<PeerId, Candidate>,
+    targets: BTreeMap<PeerId, (Instant, Vec<CircuitAddr>)>,
+}
+
+impl Known {
+    pub(super) fn relays(&self) -> impl Iterator<Item = (PeerId, &Candidate)> {
+        self.relays.iter().map(|(relay, candidate)| (*relay, candidate))
+    }
+
+    pub(super) fn get(&self, relay: &PeerId) -> Option<&Candidate> {
+        self.relays.get(relay)
+    }
+
+    pub(super) fn get_mut(&mut self, relay: &PeerId) -> Option<&mut Candidate> {
+        self.relays.get_mut(relay)
+    }
+
+    /// The circuits that `target` says lead to it.
+    pub(super) fn circuits_to(&self, target: &PeerId) -> &[CircuitAddr] {
+        self.targets.get(target).map_or(&[], |(_, circuits)| circuits)
+    }
+
+    /// The embedder names a relay; a second address of the same relay is not used.
+    pub(super) fn configure(&mut self, relay: PeerId, address: &Multiaddr, now: Instant) {
+        if let Some(candidate) = self.add(relay, address.clone(), now)
+            && !std::mem::replace(&mut candidate.is_configured, true)
+        {
+            candidate.address = address.clone();
+        }
+    }
+
+    /// A peer told what it is. A relay is remembered if the connection is direct, and forgotten if it is none any more.
+    pub(super) fn identified(&mut self, connection: &ConnectionInfo, info: &identify::Info, now: Instant) {
+        let relay = connection.peer;
+        self.learn_circuits(relay, &info.listen_addresses, now);
+        if connection.relayed.is_some() {
+            return;
+        }
+        if !info.protocols.contains(&super::HOP) {
+            if self.relays.get(&relay).is_some_and(|candidate| !candidate.is_configured) {
+                self.relays.remove(&relay);
+            }
+            return;
+        }
+        let Some(candidate) = self.add(relay, Multiaddr::empty(), now) else { return };
+        if !candidate.is_configured
+            && let Ok(address) = address::with_peer(place_of(connection, &info.listen_addresses), relay)
+        {
+            candidate.address = address;
+        }
+        candidate.last_seen = now;
+    }
+
+    /// A direct connection has ended.
+    pub(super) fn disconnected(&mut self, relay: &PeerId, now: Instant) {
+        if let Some(candidate) = self.relays.get_mut(relay) {
+            candidate.last_seen = now;
+        }
+    }
+
+    /// Takes the round-trip times of connected relays over into `scores`, and forgets relays not seen for long.
+    pub(super) fn refresh(&mut self, view: View<'_>, scores: &mut Scores, now: Instant) {
+        for (relay, candidate) in &mut self.relays {
+            let Some(info) = direct_connection(view, relay).and_then(|id| view.connections.get(id)) else {
+                continue;
+            };
+            candidate.last_seen = now;
+            let Some(rtt) = info.rtt else { continue };
+            let is_old = candidate
+                .rtt
+                .is_some_and(|(last, at)| last == rtt && now.saturating_duration_since(at) < RTT_INTERVAL);
+            if !is_old {
+                candidate.rtt = Some((rtt, now));
+                scores.record_latency(*relay, rtt, now);
+            }
+        }
+        self.relays.retain(|_, candidate| {
+            candidate.is_configured || now.saturating_duration_since(candidate.last_seen) < MAX_AGE
+        });
+    }
+
+    /// The entry of a relay; `None` if there is no room, which only configured relays can use up.
+    fn add(&mut self, relay: PeerId, address: Multiaddr, now: Instant) -> Option<&mut Candidate> {
+        if !self.relays.contains_key(&relay) && self.relays.len() >= MAX_CANDIDATES {
+            let found = self.relays.iter().filter(|(_, candidate)| !candidate.is_configured);
+            let oldest = found.min_by_key(|(_, candidate)| candidate.last_seen).map(|(relay, _)| *relay)?;
+            self.relays.remove(&oldest);
+        }
+        Some(self.relays.entry(relay).or_insert_with(|| Candidate {
+            address,
+            is_configured: false,
+            not_before: now,
+            failures: 0,
+            last_seen: now,
+            rtt: None,
+        }))
+    }
+
+    fn learn_circuits(&mut self, target: PeerId, addresses: &[Multiaddr], now: Instant) {
+        let circuits = addresses.iter().filter_map(|address| CircuitAddr::parse(address).ok());
+        let good = circuits.filter(|c| !c.relay_addr.is_empty() && c.target.is_none_or(|t| t == target));
+        let circuits: Vec<_> = good.take(MAX_CIRCUITS).collect();
+        if circuits.is_empty() {
+            self.targets.remove(&target);
+            return;
+        }
+        if !self.targets.contains_key(&target) && self.targets.len() >= MAX_TARGETS {
+            let oldest = self.targets.iter().min_by_key(|(_, (at, _))| *at).map(|(peer, _)| *peer);
+            oldest.and_then(|oldest| self.targets.remove(&oldest));
+        }
+        self.targets.insert(target, (now, circuits));
+    }
+}
+
+/// Where a relay that is connected can be dialled: where we reached it, or where it says that it listens on that host.
+fn place_of(connection: &ConnectionInfo, listening: &[Multiaddr]) -> Multiaddr {
+    if connection.direction == Direction::Outbound {
+        return connection.remote.clone();
+    }
+    let host = address::ip_of(&connection.remote);
+    let same_host =
+        |place: &&Multiaddr| address::parse_quic_v1(place).is_ok_and(|(at, _)| Some(at.ip()) == host);
+    listening.iter().find(same_host).unwrap_or(&connection.remote).clone()
+}
+
+/// A part of the network that may fail, or be run, as one: an IPv4 /16 or an IPv6 /32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Site {
+    V4([u8; 2]),
+    V6([u8; 4]),
+}
+
+/// Where an address lies; `None` if it is a name.
+pub(super) fn site(address: &Multiaddr) -> Option<Site> {
+    Some(match address::ip_of(address)? {
+        IpAddr::V4(ip) => Site::V4([ip.octets()[0], ip.octets()[1]]),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.octets();
+            Site::V6([a, b, c, d])
+        }
+    })
+}

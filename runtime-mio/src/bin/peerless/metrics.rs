@@ -1,0 +1,88 @@
+//! `--metrics`: what the node counts as Prometheus reads it, and whether the node is alive.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use peerless_core::node::{Family, MetricKind, Metrics, Sample};
+use peerless_mio::Handle;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use crate::http::{self, Limits, Page};
+
+/// How long the node may take to answer before it counts as dead.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+const LIMITS: Limits = Limits { connections: 16, patience: Duration::from_secs(5) };
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves `/metrics` and `/healthz`, and returns at which address. The node answers within `patience`, or 503 tells that
+/// it does not.
+pub(crate) fn serve(address: SocketAddr, node: Handle, patience: Duration) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address)?;
+    let bound = listener.local_addr()?;
+    http::serve(listener, LIMITS, move |path| page(path, &node, patience))?;
+    Ok(bound)
+}
+
+fn page(path: &str, node: &Handle, patience: Duration) -> Option<Page> {
+    let page = match path {
+        "/metrics" => node.call_within(patience, |node, _| node.metrics()).map(|metrics| Page {
+            status: 200,
+            content_type: OPEN_METRICS,
+            body: text(metrics),
+        }),
+        "/healthz" => node.call_within(patience, |_, _| ()).map(|()| Page::text(200, "ok")),
+        _ => return None,
+    };
+    Some(page.unwrap_or_else(|error| Page::text(503, &error.to_string())))
+}
+
+/// OpenMetrics text.
+fn text(metrics: Metrics) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot(metrics)));
+    let mut text = String::new();
+    text::encode(&mut text, &registry).expect("a string takes everything");
+    text
+}
+
+#[derive(Debug)]
+struct Snapshot(Metrics);
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for Family { name, help, kind, samples, .. } in &self.0.families {
+            let (name, kind) = match kind {
+                // The encoder puts the suffix back.
+                MetricKind::Counter => (name.strip_suffix("_total").unwrap_or(name), MetricType::Counter),
+                MetricKind::Gauge => (*name, MetricType::Gauge),
+            };
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for Sample { labels, value, .. } in samples {
+                if labels.is_empty() {
+                    encode_value(&mut family, kind, *value)?;
+                } else {
+                    encode_value(&mut family.encode_family(labels)?, kind, *value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode_value(metric: &mut MetricEncoder<'_>, kind: MetricType, value: u64) -> fmt::Result {
+    match kind {
+        MetricType::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        _ => metric.encode_gauge(&value),
+    }
+}
+
+#[cfg(test)]
+mod tests;
