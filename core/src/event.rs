@@ -4,7 +4,6 @@ use std::{any::Any, fmt, net::IpAddr, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
-use peerless_proto::address::split_peer;
 
 use crate::{
     behaviour::ProtocolName,
@@ -136,8 +135,9 @@ impl Event {
             Self::Reservation(Reserved { relay, addresses, .. }) if *relay == ours => {
                 Some(Ok(addresses.clone()))
             }
-            Self::Reservation(Lost { relay, reason }) if *relay == ours => Some(Err(reason.clone())),
-            Self::Reservation(Failed { address, reason }) if split_peer(address).1 == Some(ours) => {
+            Self::Reservation(Lost { relay, reason, .. } | Failed { relay, reason, .. })
+                if *relay == ours =>
+            {
                 Some(Err(reason.clone()))
             }
             _ => None,

@@ -79,6 +79,9 @@ pub(crate) struct Socket {
     local: SocketAddr,
     /// There may be something to receive.
     pub(crate) readable: bool,
+    /// What the next sends fail with.
+    #[cfg(test)]
+    pub(crate) faults: std::collections::VecDeque<io::Error>,
 }
 
 impl Socket {
@@ -101,7 +104,15 @@ impl Socket {
             }
         }
         let local = io.local_addr()?;
-        Ok(Self { id, io, state, local, readable: true })
+        Ok(Self {
+            id,
+            io,
+            state,
+            local,
+            readable: true,
+            #[cfg(test)]
+            faults: Default::default(),
+        })
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -203,7 +214,11 @@ impl Socket {
         result
     }
 
-    fn try_send(&self, pending: &Pending, contents: &[u8]) -> io::Result<()> {
+    fn try_send(&mut self, pending: &Pending, contents: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(fault) = self.faults.pop_front() {
+            return Err(fault);
+        }
         let transmit = quinn_udp::Transmit {
             destination: pending.transmit.destination,
             ecn: pending.transmit.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),

@@ -145,10 +145,10 @@ pub fn report(me: PeerId, event: &Event) {
             let (relay, expires) = (relay.to_string(), expires.as_secs());
             print("reservation", json!({ "relay": relay, "expires": expires, "addresses": addresses }));
         }
-        Event::Reservation(client::Event::Lost { relay, reason }) => {
+        Event::Reservation(client::Event::Lost { relay, reason, .. }) => {
             print("reservation_lost", json!({ "relay": relay.to_string(), "reason": reason.to_string() }));
         }
-        Event::Reservation(client::Event::Failed { address, reason }) => {
+        Event::Reservation(client::Event::Failed { address, reason, .. }) => {
             print("error", json!({ "message": format!("no reservation at {address}: {reason}") }));
         }
         Event::Hop(hop::Event::CircuitOpened { source, target }) => {
