@@ -201,7 +201,7 @@ const PERIOD: usize = 65_537;
 
 impl Pattern {
     pub fn new() -> Self {
-        let bytes: Vec<u8> = (0..2 * PERIOD).map(|n| ((n % PERIOD) * 197 >> 5) as u8).collect();
+        let bytes: Vec<u8> = (0..2 * PERIOD).map(|n| (((n % PERIOD) * 197) >> 5) as u8).collect();
         Self(Bytes::from(bytes))
     }
 
