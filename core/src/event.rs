@@ -106,6 +106,45 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// How that dial ended, if this event says so.
+    pub fn dial_outcome(&self, ours: DialId) -> Option<Result<ConnectionId, DialError>> {
+        match self {
+            Self::Dialed { dial, connection, .. } if *dial == ours => Some(Ok(*connection)),
+            Self::DialFailed { dial, error, .. } if *dial == ours => Some(Err(error.clone())),
+            _ => None,
+        }
+    }
+
+    /// How a ping of that connection ended, if this event says so.
+    pub fn ping_outcome(&self, ours: ConnectionId) -> Option<Result<Duration, ping::Failure>> {
+        match self {
+            Self::Ping(ping) if ping.connection == ours => Some(ping.result.clone()),
+            _ => None,
+        }
+    }
+
+    /// What that relay said to our request for a reservation, if this event says so: the circuit addresses that lead to
+    /// us, with our `/p2p`.
+    pub fn reserve_outcome(
+        &self,
+        ours: PeerId,
+    ) -> Option<Result<Vec<Multiaddr>, relay::client::ReserveError>> {
+        use relay::client::Event::{Failed, Lost, Reserved};
+        match self {
+            Self::Reservation(Reserved { relay, addresses, .. }) if *relay == ours => {
+                Some(Ok(addresses.clone()))
+            }
+            Self::Reservation(Lost { relay, reason, .. } | Failed { relay, reason, .. })
+                if *relay == ours =>
+            {
+                Some(Err(reason.clone()))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Which addresses a name is to be resolved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {

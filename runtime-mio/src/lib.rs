@@ -57,6 +57,9 @@ use std::{
     time::Duration,
 };
 
+#[cfg(unix)]
+use std::os::fd::{AsRawFd, RawFd};
+
 use mio::{Events, Poll, Token, Waker};
 use peerless_core::{
     event::Event,
@@ -274,6 +277,15 @@ impl Runtime {
     /// [`RuntimeConfig::shutdown_grace`] is over.
     pub fn is_stopped(&self) -> bool {
         self.stopped
+    }
+}
+
+/// For loops of your own: readable when there is something to do. Wait for that no longer than [`Runtime::wait`] says, and
+/// then call [`Runtime::turn`] with a wait of zero. See the example `embedded_loop`.
+#[cfg(unix)]
+impl AsRawFd for Runtime {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
     }
 }
 

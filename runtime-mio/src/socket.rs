@@ -3,7 +3,7 @@
 use std::{
     array,
     io::{self, ErrorKind, IoSliceMut},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use bytes::BytesMut;
@@ -44,22 +44,6 @@ pub(crate) struct Pending {
     pub(crate) sent: usize,
 }
 
-impl Pending {
-    /// The end of the next piece that may go out in one call: as many whole segments as the kernel takes at once.
-    fn next_end(&self, max_segments: usize) -> usize {
-        let size = self.transmit.size;
-        let Some(segment) = self.transmit.segment_size.filter(|s| *s > 0) else { return size };
-        let segments = max_segments.min(MAX_SEND / segment).max(1);
-        size.min(self.sent.saturating_add(segments.saturating_mul(segment)))
-    }
-
-    /// How many datagrams lie between `self.sent` and `end`.
-    fn datagrams(&self, end: usize) -> u64 {
-        let segment = self.transmit.segment_size.unwrap_or(self.transmit.size).max(1);
-        (end - self.sent).div_ceil(segment) as u64
-    }
-}
-
 /// What became of a [`Pending`], in datagrams.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
@@ -79,6 +63,9 @@ pub(crate) struct Socket {
     local: SocketAddr,
     /// There may be something to receive.
     pub(crate) readable: bool,
+    /// What the next sends fail with.
+    #[cfg(test)]
+    pub(crate) faults: std::collections::VecDeque<io::Error>,
 }
 
 impl Socket {
@@ -101,7 +88,15 @@ impl Socket {
             }
         }
         let local = io.local_addr()?;
-        Ok(Self { id, io, state, local, readable: true })
+        Ok(Self {
+            id,
+            io,
+            state,
+            local,
+            readable: true,
+            #[cfg(test)]
+            faults: Default::default(),
+        })
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -118,7 +113,7 @@ impl Socket {
         self.local
     }
 
-    /// What the node is told of the socket: for a wildcard address also the machine's addresses of that family.
+    /// What the node is told of the socket: for a wildcard address also the machine's addresses.
     pub(crate) fn bound(&self) -> Bound {
         let mut reachable = Vec::new();
         if self.local.ip().is_unspecified() {
@@ -126,9 +121,6 @@ impl Socket {
                 Ok(interfaces) => reachable.extend(interfaces.iter().map(if_addrs::Interface::ip)),
                 Err(error) => tracing::warn!(%error, "cannot list the network interfaces"),
             }
-            reachable.retain(|ip| ip.is_ipv4() == self.local.is_ipv4() && !is_link_local(ip));
-            reachable.sort();
-            reachable.dedup();
         }
         Bound { local: self.local, reachable }
     }
@@ -180,12 +172,11 @@ impl Socket {
         let mut result = Sent::default();
         while pending.sent < size {
             let max_segments = self.state.max_gso_segments();
-            let end = pending.next_end(max_segments);
-            let datagrams = pending.datagrams(end);
-            match self.try_send(pending, &bytes[pending.sent..end]) {
+            let (length, datagrams) = pending.transmit.next_batch(pending.sent, max_segments);
+            match self.try_send(pending, &bytes[pending.sent..pending.sent + length]) {
                 Ok(()) => {
-                    pending.sent = end;
-                    result.sent += datagrams;
+                    pending.sent += length;
+                    result.sent += datagrams as u64;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     result.blocked = true;
@@ -195,7 +186,7 @@ impl Socket {
                 Err(_) if datagrams > 1 && self.state.max_gso_segments() < max_segments => {}
                 Err(error) => {
                     self.after_failure(&error, pending);
-                    result.dropped = pending.datagrams(size);
+                    result.dropped = pending.transmit.next_batch(pending.sent, usize::MAX).1 as u64;
                     return result;
                 }
             }
@@ -203,7 +194,11 @@ impl Socket {
         result
     }
 
-    fn try_send(&self, pending: &Pending, contents: &[u8]) -> io::Result<()> {
+    fn try_send(&mut self, pending: &Pending, contents: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(fault) = self.faults.pop_front() {
+            return Err(fault);
+        }
         let transmit = quinn_udp::Transmit {
             destination: pending.transmit.destination,
             ecn: pending.transmit.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
@@ -225,11 +220,6 @@ impl Socket {
             self.state = state;
         }
     }
-}
-
-/// IPv6 link-local addresses mean nothing without a zone, which multiaddrs of QUIC do not carry.
-fn is_link_local(ip: &IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 #[cfg(test)]

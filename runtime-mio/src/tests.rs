@@ -92,3 +92,56 @@ fn a_taken_port_is_an_error_that_names_the_address() {
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }
+
+/// Pings a node from one whose first sends fail, and returns what that one counts.
+fn ping_through(faults: Vec<io::Error>) -> IoStats {
+    let mut server = runtime(loopback());
+    let server_peer = server.node().local_peer();
+    let address = server.node().addresses().advertised().remove(0);
+    let server_handle = server.handle();
+    let thread = thread::Builder::new().spawn(move || server.run(|_, _| {})).unwrap();
+    let mut client = runtime(RuntimeConfig::default());
+    for socket in &mut client.sockets {
+        socket.faults = faults
+            .iter()
+            .map(|fault| fault.raw_os_error().map_or(fault.kind().into(), io::Error::from_raw_os_error))
+            .collect();
+    }
+    let (node, now) = client.node_mut();
+    node.dial(now, Some(server_peer), &[address]);
+    let mut rtt = None;
+    client
+        .run(|runtime, event| match event {
+            Event::Connected { connection, .. } => {
+                let (node, now) = runtime.node_mut();
+                node.ping(now, connection);
+            }
+            Event::Ping(ping) => {
+                rtt = ping.result.ok();
+                runtime.shutdown();
+            }
+            Event::DialFailed { error, .. } => panic!("{error}"),
+            _ => {}
+        })
+        .unwrap();
+    assert!(rtt.is_some());
+    server_handle.shutdown();
+    thread.join().unwrap().unwrap();
+    client.stats()
+}
+
+#[test]
+fn a_full_send_buffer_delays_and_loses_nothing() {
+    let stats = ping_through((0..5).map(|_| io::ErrorKind::WouldBlock.into()).collect());
+    assert_eq!((stats.send_blocked, stats.send_dropped), (5, 0));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_refused_send_is_a_lost_datagram_and_no_more() {
+    let (eperm, eio, emsgsize, enobufs, einval) = (1, 5, 90, 105, 22);
+    for errno in [eperm, eio, emsgsize, enobufs, einval] {
+        let stats = ping_through(vec![io::Error::from_raw_os_error(errno)]);
+        assert!(stats.send_dropped >= 1, "errno {errno}: {stats:?}");
+    }
+}

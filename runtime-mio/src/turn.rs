@@ -63,7 +63,9 @@ impl Runtime {
         }
     }
 
-    fn wait(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
+    /// How long a loop of your own may wait for the runtime's file descriptor before the next turn, and not longer than
+    /// `max_wait`. `None` is until the descriptor is readable.
+    pub fn wait(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
         if self.event.is_none() {
             self.event = self.next_event();
         }

@@ -1,5 +1,7 @@
 //! What the embedder may ask of a node.
 
+use std::io;
+
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -36,6 +38,23 @@ pub enum StreamError {
     Lost(StreamFault),
 }
 
+/// For runtimes whose streams are readers and writers.
+impl From<StreamError> for io::Error {
+    fn from(error: StreamError) -> Self {
+        let kind = match &error {
+            StreamError::Lost(StreamFault::Remote(_)) => io::ErrorKind::ConnectionReset,
+            StreamError::Lost(StreamFault::ConnectionLost) => io::ErrorKind::ConnectionAborted,
+            StreamError::Lost(StreamFault::Unsupported) => io::ErrorKind::Unsupported,
+            StreamError::Lost(StreamFault::NegotiationTimeout) => io::ErrorKind::TimedOut,
+            StreamError::Lost(_) => io::ErrorKind::InvalidData,
+            StreamError::NoStream | StreamError::Finished | StreamError::Stopped(_) => {
+                io::ErrorKind::BrokenPipe
+            }
+        };
+        Self::new(kind, error)
+    }
+}
+
 impl Node {
     /// Connects to whoever the addresses name, or to `peer` at any of them. Ends in [`crate::event::Event::Dialed`] or
     /// [`crate::event::Event::DialFailed`]. Names are dialled too, and circuit addresses: `/…/p2p/R/p2p-circuit/p2p/T`
@@ -50,6 +69,14 @@ impl Node {
         let id = self.start_dial(Requester::Embedder, peer, addresses);
         self.pump();
         id
+    }
+
+    /// Gives up a dial; no event follows. A dial that has ended already changes nothing, and the connection that it
+    /// made stays.
+    pub fn cancel_dial(&mut self, now: Instant, dial: DialId) {
+        self.advance(now);
+        self.forget_dial(dial);
+        self.pump();
     }
 
     /// Closes a connection at once; [`crate::event::Event::Disconnected`] follows.
@@ -203,6 +230,22 @@ impl Node {
         self.finish_stream(stream);
         self.pump();
         Ok(())
+    }
+
+    /// Wants no more of what the remote sends; what we send is not touched. Stale ids change nothing.
+    pub fn stop(&mut self, now: Instant, stream: StreamId) {
+        self.advance(now);
+        let Ok(found) = self.app_stream(stream) else { return };
+        if std::mem::replace(&mut found.remote_finished, true) {
+            return;
+        }
+        // An agreement under way is none of our business any more.
+        found.mode = Mode::Draining;
+        let (connection, number) = (found.connection, found.number);
+        self.streams.set_deadline(stream, None);
+        self.transport.stop(connection, number);
+        self.remove_if_over(stream);
+        self.pump();
     }
 
     /// Gives a stream up in both directions. Stale ids change nothing.

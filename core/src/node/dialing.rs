@@ -274,6 +274,11 @@ impl Node {
         }
     }
 
+    /// Nobody waits for a dial any more.
+    pub(super) fn forget_dial(&mut self, id: DialId) {
+        self.end_dial(id);
+    }
+
     fn dial_failed(&mut self, id: DialId) {
         let Some(dial) = self.end_dial(id) else { return };
         let error = DialError { attempts: dial.failed };

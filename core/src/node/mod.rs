@@ -433,6 +433,14 @@ fn listen_addresses(bound: Option<&Bound>) -> Vec<multiaddr::Multiaddr> {
     if !local.ip().is_unspecified() {
         return vec![address::quic_v1(*local)];
     }
-    let same_family = reachable.iter().filter(|ip| ip.is_ipv4() == local.is_ipv4());
-    same_family.map(|ip| address::quic_v1(SocketAddr::new(*ip, local.port()))).collect()
+    // A link-local address means nothing without a zone, which multiaddrs of QUIC do not carry.
+    let is_usable = |ip: &&IpAddr| match ip {
+        IpAddr::V4(_) => local.is_ipv4(),
+        IpAddr::V6(ip) => local.is_ipv6() && !ip.is_unicast_link_local(),
+    };
+    reachable
+        .iter()
+        .filter(is_usable)
+        .map(|ip| address::quic_v1(SocketAddr::new(*ip, local.port())))
+        .collect()
 }

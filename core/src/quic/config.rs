@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
+use super::congestion::Factory;
+
 /// Limits and timings of the QUIC pipe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -71,6 +73,7 @@ impl Config {
             .receive_window(VarInt::from_u32(self.connection_window))
             .send_window(self.send_window)
             .mtu_discovery_config(Some(mtu))
+            .congestion_controller_factory(Arc::new(Factory::default()))
             .datagram_receive_buffer_size(None)
             .datagram_send_buffer_size(0)
             // The spin bit tells every observer the round-trip time (RFC 9000 section 17.4).

@@ -40,6 +40,19 @@ pub struct Transmit {
     pub src_ip: Option<IpAddr>,
 }
 
+impl Transmit {
+    /// Of what follows the first `sent` bytes: how many bytes, and how many datagrams, to hand to the system in one call
+    /// that takes `max_segments` datagrams of the same size.
+    pub fn next_batch(&self, sent: usize, max_segments: usize) -> (usize, usize) {
+        /// A UDP length less the headers of IPv6 and UDP.
+        const MAX: usize = 65_535 - 40 - 8;
+        let left = self.size.saturating_sub(sent);
+        let segment = self.segment_size.unwrap_or(left).max(1);
+        let bytes = left.min(segment.saturating_mul(max_segments.min(MAX / segment).max(1)));
+        (bytes, bytes.div_ceil(segment))
+    }
+}
+
 /// A mark of Explicit Congestion Notification (RFC 3168 section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

@@ -20,6 +20,7 @@
 
 mod clock;
 mod config;
+mod congestion;
 mod connection;
 mod crypto;
 mod datagram;
@@ -339,6 +340,7 @@ impl Quic {
         self.settle_one(id);
         let Some(connection) = self.live(id) else { return };
         connection.quinn.close(at, varint(code), Bytes::copy_from_slice(reason));
+        congestion::open_window(&connection.quinn);
         self.report_end(id, CloseReason::Local);
         self.touch(id);
     }

@@ -1,0 +1,284 @@
+//! One suite for all drivers: the examples as real processes that talk over the loopback interface.
+//!
+//! Cargo builds the examples when it tests the whole package; for this suite alone, first
+//! `cargo build -p peerless-tests --examples`. `PEERLESS_BULK_MIB` says how much the bulk test sends, each way and per driver; 64 by default.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::{
+    cell::RefCell,
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+const DRIVERS: [&str; 5] = ["mio_node", "async_std_node", "smol_node", "tokio_node", "std_node"];
+const ANY_PORT: &str = "--listen /ip4/127.0.0.1/udp/0/quic-v1";
+/// More than anything here takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running example, killed when dropped.
+struct Node {
+    name: String,
+    child: Child,
+    lines: Receiver<Value>,
+    /// Every line that was taken.
+    seen: RefCell<Vec<Value>>,
+}
+
+impl Node {
+    fn start(driver: &str, args: &str) -> Self {
+        let mut command = Command::new(example(driver));
+        command.args(args.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{driver}: {error}"));
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let read = move || {
+            for line in output {
+                let line = line.unwrap();
+                assert!(line.starts_with(r#"{"event":""#), "{line}");
+                if sender.send(serde_json::from_str(&line).unwrap()).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().spawn(read).unwrap();
+        Self { name: format!("{driver} {args}"), child, lines, seen: RefCell::default() }
+    }
+
+    /// The next line of an event of that name; others are passed over.
+    fn event(&self, name: &str) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line =
+                line.unwrap_or_else(|error| panic!("{}: no {name} ({error}): {:?}", self.name, self.seen));
+            self.seen.borrow_mut().push(line.clone());
+            if line["event"] == name {
+                return line;
+            }
+        }
+    }
+
+    fn address(&self) -> String {
+        self.event("listening")["address"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for the end of a process that ends by itself: its exit code and all its lines.
+    fn end(mut self) -> (Option<i32>, Vec<Value>) {
+        // The lines end with the process.
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.seen.get_mut().push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(error) => panic!("{}: {error} after {:?}", self.name, self.seen),
+            }
+        }
+        (self.child.wait().unwrap().code(), self.seen.take())
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    }
+
+    fn terminate(self) -> (Option<i32>, Vec<Value>) {
+        self.signal("TERM");
+        self.end()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _: std::io::Result<ExitStatus> = self.child.wait();
+    }
+}
+
+/// Cargo builds the examples of this package beside its tests.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join("examples").join(name)
+}
+
+fn listen(driver: &str) -> (Node, String) {
+    let node = Node::start(driver, &format!("listen {ANY_PORT}"));
+    let address = node.address();
+    (node, address)
+}
+
+/// Runs an echo that must succeed; returns how many bytes came back.
+fn echo(driver: &str, address: &str, bytes: u64, streams: u64) -> u64 {
+    let node = Node::start(driver, &format!("echo {address} --bytes {bytes} --streams {streams}"));
+    let name = node.name.clone();
+    let (code, lines) = node.end();
+    let verdict = lines.iter().find(|line| line["event"] == "echo");
+    let verdict = verdict.unwrap_or_else(|| panic!("{name}: no verdict in {lines:?}"));
+    assert_eq!((code, &verdict["ok"]), (Some(0), &Value::Bool(true)), "{name}: {lines:?}");
+    verdict["bytes"].as_u64().unwrap()
+}
+
+fn named(lines: &[Value], name: &str) -> usize {
+    lines.iter().filter(|line| line["event"] == name).count()
+}
+
+#[test]
+fn every_driver_talks_to_every_other() {
+    for server in DRIVERS {
+        let (node, address) = listen(server);
+        for client in DRIVERS {
+            assert_eq!(echo(client, &address, 200_000, 3), 600_000, "{client} to {server}");
+            let (code, lines) = Node::start(client, &format!("ping {address} --count 3")).end();
+            assert_eq!((code, named(&lines, "ping")), (Some(0), 3), "{client} to {server}: {lines:?}");
+        }
+        let (code, lines) = node.terminate();
+        assert_eq!(code, Some(0), "{server}");
+        // Two connections of each client, and each of them was told the end of.
+        assert_eq!(
+            (named(&lines, "connected"), named(&lines, "disconnected")),
+            (10, 10),
+            "{server}: {lines:?}"
+        );
+    }
+}
+
+#[test]
+fn bulk_goes_both_ways() {
+    let mib: u64 = std::env::var("PEERLESS_BULK_MIB").map_or(64, |text| text.parse().unwrap());
+    for driver in DRIVERS {
+        let (_node, address) = listen(driver);
+        assert_eq!(echo(driver, &address, mib << 20, 1), mib << 20, "{driver}");
+    }
+}
+
+#[test]
+fn a_thousand_streams() {
+    for driver in DRIVERS {
+        let (_node, address) = listen(driver);
+        assert_eq!(echo(driver, &address, 1000, 1000), 1_000_000, "{driver}");
+    }
+}
+
+#[test]
+fn a_dial_that_nobody_answers_is_interrupted_at_once() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = format!("/ip4/127.0.0.1/udp/{}/quic-v1", silent.local_addr().unwrap().port());
+    for driver in DRIVERS {
+        silent.set_read_timeout(Some(PATIENCE)).unwrap();
+        let node = Node::start(driver, &format!("ping {address}"));
+        // It is dialling.
+        silent.recv_from(&mut [0; 2000]).unwrap();
+        let (code, lines) = node.terminate();
+        assert_eq!((code, named(&lines, "error")), (Some(1), 1), "{driver}: {lines:?}");
+        assert_eq!(lines.last().unwrap()["message"], "interrupted", "{driver}");
+        // What it sent before is not taken for the next driver's.
+        silent.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        while silent.recv_from(&mut [0; 2000]).is_ok() {}
+    }
+}
+
+#[test]
+fn a_client_that_goes_in_the_middle_of_an_echo_costs_the_server_nothing() {
+    for driver in DRIVERS {
+        let (node, address) = listen(driver);
+        let client = Node::start(driver, &format!("echo {address} --bytes 100000000000 --streams 5"));
+        client.event("connected");
+        thread::sleep(Duration::from_millis(300));
+        let (code, lines) = client.terminate();
+        assert_eq!((code, named(&lines, "echo")), (Some(1), 0), "{driver}: {lines:?}");
+        node.event("disconnected");
+        assert_eq!(echo(driver, &address, 100_000, 1), 100_000, "{driver}");
+        assert_eq!(node.terminate().0, Some(0), "{driver}");
+    }
+}
+
+#[test]
+fn a_server_that_shuts_down_with_data_in_flight_tells_its_clients() {
+    for driver in DRIVERS {
+        let (node, address) = listen(driver);
+        let client = Node::start(driver, &format!("echo {address} --bytes 100000000000 --streams 5"));
+        client.event("connected");
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(node.terminate().0, Some(0), "{driver}");
+        let (code, lines) = client.end();
+        assert_eq!(code, Some(1), "{driver}: {lines:?}");
+        let closed = lines.iter().find(|line| line["event"] == "disconnected");
+        let reason = closed.map(|line| line["reason"].to_string()).unwrap_or_default();
+        assert!(reason.contains("closed by the remote"), "{driver}: {lines:?}");
+    }
+}
+
+/// The names of the events of a relay, of a listener that is reached through it, and of a client that is.
+fn circuit_story(relay: &str, listener: &str, client: &str) -> [Vec<String>; 3] {
+    let (relay, listener) = {
+        let relay = Node::start(relay, &format!("relay {ANY_PORT}"));
+        let listener = Node::start(listener, &format!("listen {ANY_PORT} --relay {}", relay.address()));
+        (relay, listener)
+    };
+    let reservation = listener.event("reservation");
+    let address = reservation["addresses"][0].as_str().unwrap_or_else(|| panic!("{reservation}"));
+    let (code, lines) = Node::start(client, &format!("echo {address} --bytes 50000")).end();
+    assert_eq!(code, Some(0), "{client}: {lines:?}");
+    let closed = relay.event("circuit_closed");
+    assert!(closed["bytes_in"].as_u64().unwrap() > 50_000, "{closed}");
+    let (listener, relay) = (listener.terminate(), relay.terminate());
+    assert_eq!((listener.0, relay.0), (Some(0), Some(0)));
+    [relay.1, listener.1, lines].map(|lines| {
+        let names = lines.iter().map(|line| match &line["relayed"] {
+            Value::Bool(true) => "connected through a relay".to_owned(),
+            _ => line["event"].as_str().unwrap().to_owned(),
+        });
+        // What two others do at the same time comes in any order.
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    })
+}
+
+#[test]
+fn the_story_of_a_circuit_is_the_same_on_every_driver() {
+    let expected = circuit_story(DRIVERS[0], DRIVERS[0], DRIVERS[0]);
+    assert!(expected[2].iter().any(|name| name == "connected through a relay"), "{expected:?}");
+    for (n, driver) in DRIVERS.iter().enumerate() {
+        let others = [DRIVERS[(n + 1) % 5], DRIVERS[(n + 2) % 5]];
+        assert_eq!(circuit_story(driver, driver, driver), expected, "{driver}");
+        assert_eq!(circuit_story(driver, others[0], others[1]), expected, "{driver} for {others:?}");
+    }
+}
+
+/// Lines that are neither blank, nor comments, nor tests, which stand last in a file.
+fn lines_of_code(path: &Path) -> usize {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("\n#[cfg(test)]\n").next().unwrap();
+    let counts = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
+    code.lines().filter(counts).count()
+}
+
+#[test]
+fn the_drivers_are_small() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let library = |name: &str| {
+        let files = fs::read_dir(root.join("..").join(name).join("src")).unwrap();
+        let files = files.map(|entry| entry.unwrap().path());
+        let is_code = |path: &PathBuf| path.is_file() && !path.ends_with("tests.rs");
+        files.filter(is_code).map(|path| lines_of_code(&path)).sum()
+    };
+    let example = |name: &str| lines_of_code(&root.join("examples").join(name));
+    let counts: [(&str, usize, usize); 4] = [
+        ("peerless-mio", library("runtime-mio"), 700),
+        ("peerless-async-std", library("runtime-async-std"), 700),
+        ("tokio_node", example("tokio_node.rs"), 250),
+        ("std_node", example("std_node.rs"), 80),
+    ];
+    for (name, lines, limit) in counts {
+        println!("{name}: {lines} lines of at most {limit}");
+        assert!(lines <= limit, "{name} has {lines} lines");
+    }
+}
