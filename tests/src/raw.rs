@@ -32,7 +32,7 @@ impl RawPeer {
     pub fn connect(w: &mut World, name: &str, target: HostId) -> Self {
         let host = w.host(name).bare();
         let crypto = Arc::new(PlainCrypto::new(w[host].peer()));
-        let mut quic = Quic::new(Config::default(), crypto, &w.fork(name), false, w.now());
+        let mut quic = Quic::new(Config::default(), crypto, &w.fork(name), [0; 32], false, w.now());
         quic.handle_socket(w.now(), SOCKET, Some(w[host].socket_address()));
         let to = w[target].socket_address();
         let id = quic.connect(w.now(), to, None).expect("the address can be dialled");

@@ -109,6 +109,9 @@ pub struct Node {
     is_shutting_down: bool,
 }
 
+/// What the key of stateless resets is derived for: it outlives the process, as the node's own key does.
+const RESET_KEY: &[u8] = b"peerless quic stateless reset";
+
 /// A behaviour and what the node keeps for it.
 struct Slot {
     behaviour: Box<dyn Behaviour>,
@@ -151,7 +154,10 @@ impl Node {
         let tls = TlsIdentity::new(&keypair, tls_clock.clone())
             .map_err(|error| ConfigError::Certificate(error.to_string()))?;
         let crypto = config.crypto.unwrap_or_else(|| Arc::new(TlsCrypto::from(tls.clone())));
-        let quic = Quic::new(config.quic, crypto, &rng.fork("quic"), config.accept_inbound, start.now);
+        let quic_rng = rng.fork("quic");
+        let reset_key =
+            keypair.derive_secret(RESET_KEY).unwrap_or_else(|| quic_rng.fork("reset key").bytes());
+        let quic = Quic::new(config.quic, crypto, &quic_rng, reset_key, config.accept_inbound, start.now);
         let mut trace = Trace::default();
         if config.trace {
             trace.enable();

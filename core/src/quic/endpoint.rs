@@ -26,11 +26,12 @@ const CID_LEN: usize = 8;
 /// An endpoint that reaches for no randomness and no clock of its own.
 pub(super) fn new(
     rng: &Rng,
+    reset_key: [u8; 32],
     transport: &Arc<TransportConfig>,
     crypto: Option<&dyn QuicCrypto>,
     time: TokenTime,
 ) -> Endpoint {
-    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &rng.fork("reset key").bytes::<32>());
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &reset_key);
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     let cids = rng.fork("connection ids");
     config

@@ -101,11 +101,13 @@ impl std::fmt::Debug for Quic {
 }
 
 impl Quic {
-    /// A pipe without sockets. `rng` is used up by it alone. Without `accept_inbound` it only dials.
+    /// A pipe without sockets. `rng` is used up by it alone. Without `accept_inbound` it only dials. With the same
+    /// `reset_key` as before a restart it tells peers at once that their connections are gone (RFC 9000 section 10.3).
     pub fn new(
         config: Config,
         crypto: Arc<dyn QuicCrypto>,
         rng: &Rng,
+        reset_key: [u8; 32],
         accept_inbound: bool,
         now: Instant,
     ) -> Self {
@@ -113,7 +115,7 @@ impl Quic {
         let token_time = TokenTime::default();
         let server = accept_inbound.then_some(&*crypto);
         Self {
-            endpoint: endpoint::new(rng, &transport, server, token_time.clone()),
+            endpoint: endpoint::new(rng, reset_key, &transport, server, token_time.clone()),
             dialer: Dialer::new(rng, transport),
             unvalidated: Rate::new(config.unvalidated_rate),
             config,

@@ -195,7 +195,8 @@ impl Net {
             let rng = Rng::new([seed; 32]).fork(&format!("host {index}"));
             let identity = Identity::generate(&mut rng.fork("identity"));
             let addr = SocketAddr::from(([10, 0, 0, index as u8 + 1], 4001));
-            let mut quic = Quic::new(config.clone(), crypto.of(&identity), &rng.fork("quic"), true, now);
+            let (reset_key, rng) = (rng.fork("reset key").bytes(), rng.fork("quic"));
+            let mut quic = Quic::new(config.clone(), crypto.of(&identity), &rng, reset_key, true, now);
             quic.handle_socket(now, SOCKET, Some(addr));
             Host {
                 quic,
