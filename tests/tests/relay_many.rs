@@ -21,6 +21,7 @@ use peerless_core::{
         HOP,
         client::{self, ReserveError},
         hop::{self, Hop},
+        limits::RelayLimits,
     },
     rng::Rng,
     time::Instant,
@@ -43,7 +44,7 @@ const MILESTONES: [usize; 3] = [1_000, 5_000, 10_000];
 const LINEAR: f64 = 1.5;
 
 fn unlimited() -> hop::Config {
-    hop::Config { max_reservations: 0, reservation_ttl: TTL, ..hop::Config::default() }
+    hop::Config { reservation_ttl: TTL, ..RelayLimits::unlimited().into() }
 }
 
 /// Memory is counted for the whole process, so these tests go one after the other.
@@ -113,7 +114,11 @@ fn ten_thousand_peers_hold_their_reservations_for_an_hour() {
         churn(&mut crowd, &mut dice);
         fewest = fewest.min(crowd.reserved());
     }
-    eprintln!("seed {SEED}: {:?}, at least {fewest} held, {:.1} s", crowd.tally, start.elapsed().as_secs_f64());
+    eprintln!(
+        "seed {SEED}: {:?}, at least {fewest} held, {:.1} s",
+        crowd.tally,
+        start.elapsed().as_secs_f64()
+    );
     // A tenth is gone a minute, for two seconds of back-off and half a second of dialling.
     assert!(fewest > PEERS * 99 / 100, "only {fewest} held");
     assert!(crowd.tally.renewed > PEERS as u64 / 10, "hardly anybody stays long enough to renew");
@@ -189,7 +194,9 @@ fn whole_nodes_hold_their_reservations_for_an_hour() {
     let counted = |name| w.node(relay).counters().get(name);
     let (reserved, renewed) = (counted("relay.hop.reserved"), counted("relay.hop.renewed"));
     let (seconds, datagrams) = (start.elapsed().as_secs_f64(), w.traffic().datagrams);
-    eprintln!("seed {SEED}: {nodes} nodes, {reserved} reserved, {renewed} renewed, {datagrams} datagrams, {seconds:.1} s");
+    eprintln!(
+        "seed {SEED}: {nodes} nodes, {reserved} reserved, {renewed} renewed, {datagrams} datagrams, {seconds:.1} s"
+    );
     assert!(renewed as usize > nodes / 10);
     w.shutdown();
     w.assert_empty();
@@ -212,7 +219,9 @@ fn held(w: &World, relay: HostId, hosts: &[HostId]) -> usize {
             match event {
                 client::Event::Reserved { .. } => reserved = true,
                 client::Event::Lost { reason: ReserveError::Disconnected(_), .. } => reserved = false,
-                client::Event::Lost { .. } | client::Event::Failed { .. } => panic!("{:?}: {event:?}", w[**host]),
+                client::Event::Lost { .. } | client::Event::Failed { .. } => {
+                    panic!("{:?}: {event:?}", w[**host])
+                }
                 _ => {}
             }
         }
