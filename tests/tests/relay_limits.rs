@@ -410,9 +410,9 @@ const HOSTILE: RelayLimits = RelayLimits {
     max_reservations_per_v6_48: 9,
     max_reservations_per_asn: 15,
     max_circuits: 16,
-    max_circuits_per_source: 3,
+    max_circuits_per_source: 2,
     max_circuits_per_target: 4,
-    max_circuits_per_ip: 5,
+    max_circuits_per_ip: 3,
     ..NONE
 };
 
@@ -434,9 +434,9 @@ impl Model {
         source != target
             && self.reservations.iter().any(|(holder, _)| *holder == target)
             && all.len() < 16
-            && all.iter().filter(|c| c.0 == source).count() < 3
+            && all.iter().filter(|c| c.0 == source).count() < 2
             && all.iter().filter(|c| c.2 == target).count() < 4
-            && all.iter().filter(|c| c.1 == seat(source)).count() < 5
+            && all.iter().filter(|c| c.1 == seat(source)).count() < 3
     }
 }
 
