@@ -515,7 +515,7 @@ fn a_long_hostile_run_never_exceeds_a_limit_and_agrees_with_a_naive_model() {
     }
     // A reservation is counted in five tables and at most four places; a circuit in three and by four.
     assert!(most < 17 * 9 + 16 * 10 + PEERS * 8, "{most} entries");
-    assert!(granted.iter().all(|n| *n > 1000), "{granted:?}");
+    assert!(granted.iter().all(|n| *n > 500), "{granted:?}");
     leave(&mut solo);
 }
 

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Print our peer id
     Id,
     /// Relay circuits between other peers
-    Relay(RelayArgs),
+    Relay(Box<RelayArgs>),
     /// Be reachable, directly and through relays, and serve ping, identify, perf and echo
     Listen(ListenArgs),
     /// Measure round-trip times
