@@ -103,7 +103,7 @@ mod tests {
                 pace.spend(available);
                 moved += u128::from(available);
             }
-            let most = u128::from(pace.burst()) + u128::from(rate) * 20_000 * 977 / SECOND;
+            let most = u128::from(pace.burst()) + u128::from(rate) * 19_999 * 977 / SECOND;
             assert!(moved <= most, "{rate}: {moved} of {most}");
             assert!(moved * 100 >= most * 99, "{rate}: {moved} of {most}");
         }

@@ -170,7 +170,7 @@ impl Hop {
     }
 
     /// Peers and addresses of which it is remembered how often they asked of late. At most some ten thousand, and they
-    /// stay when their peers leave, for as long as their rates say.
+    /// stay when their peers leave; those of which the rates need no memory go when others ask.
     pub fn buckets(&self) -> usize {
         self.books.buckets()
     }
@@ -474,7 +474,6 @@ impl Behaviour for Hop {
         match input {
             Input::Peer(PeerEvent::Disconnected { connection, peer, .. }) => {
                 self.on_disconnected(cx, connection, peer);
-                self.books.forget_full(cx.now());
             }
             Input::Stream(stream, event) => match event {
                 StreamEvent::Accepted { connection, .. } => self.on_accepted(cx, stream, connection),

@@ -54,14 +54,6 @@ impl Books {
             self.connecting.ips.take(limits.circuit_rate_per_ip, ip, now);
         }
     }
-
-    /// Forgets the buckets that are full.
-    pub(super) fn forget_full(&mut self, now: Instant) {
-        for asking in [&mut self.reserving, &mut self.connecting] {
-            asking.peers.forget_full(now);
-            asking.ips.forget_full(now);
-        }
-    }
 }
 
 /// Whose circuit it is.

@@ -75,7 +75,7 @@ impl<K: Ord + Copy> Buckets<K> {
     }
 
     /// Forgets all buckets that are full at `now`.
-    pub(crate) fn forget_full(&mut self, now: Instant) {
+    fn forget_full(&mut self, now: Instant) {
         while self.queue.first().is_some_and(|(at, _)| *at <= now) {
             self.forget_first();
         }
