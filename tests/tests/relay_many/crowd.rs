@@ -299,7 +299,11 @@ impl Crowd {
             let granted = self.granted.contains(&peer.party.peer());
             assert_eq!(peer.reserved, peer.party.has_circuit_address(), "what member {member} advertises");
             if peer.link.is_some() {
-                assert_eq!(peer.reserved, granted, "client and relay disagree on member {member} at {}", self.now);
+                assert_eq!(
+                    peer.reserved, granted,
+                    "client and relay disagree on member {member} at {}",
+                    self.now
+                );
             }
             agreed += usize::from(peer.reserved && granted);
         }
@@ -313,7 +317,8 @@ impl Crowd {
         }
         self.run_for(2 * IDLE);
         assert!(self.relay.behaviour.is_empty(), "left behind: {:?}", self.relay.behaviour);
-        let left = [self.granted.len(), self.relay.connections.len(), self.relay.streams.len(), self.later.len()];
+        let left =
+            [self.granted.len(), self.relay.connections.len(), self.relay.streams.len(), self.later.len()];
         assert_eq!(left, [0; 4]);
     }
 
