@@ -7,10 +7,7 @@
 #[path = "relay_many/crowd.rs"]
 mod crowd;
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant as Clock},
-};
+use std::{process::Command, time::Duration};
 
 use peerless_core::{
     behaviour::{Behaviour, Input, StreamEvent},
@@ -43,14 +40,23 @@ const MILESTONES: [usize; 3] = [1_000, 5_000, 10_000];
 /// How much more the last peers may take than those before them, each.
 const LINEAR: f64 = 1.5;
 
-fn unlimited() -> hop::Config {
-    hop::Config { reservation_ttl: TTL, ..RelayLimits::unlimited().into() }
+/// The limits of a public relay, but for the number of reservations.
+fn config() -> hop::Config {
+    let limits = RelayLimits { max_reservations: 0, ..RelayLimits::public() };
+    hop::Config { reservation_ttl: TTL, ..limits.into() }
 }
 
-/// Memory is counted for the whole process, so these tests go one after the other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Runs the test of this name in a process of its own, as memory is counted by process.
+fn alone(name: &str, test: impl FnOnce()) {
+    const CHILD: &str = "PEERLESS_MANY_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return test();
+    }
+    let this = std::env::current_exe().expect("the test's own path");
+    let args = [name, "--exact", "--nocapture", "--test-threads=1"];
+    let output = Command::new(this).args(args).env(CHILD, "1").output().expect("it runs once more");
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// Bytes of memory that the process occupies; 0 where the system does not tell.
@@ -96,111 +102,109 @@ impl Growth {
 
 #[test]
 fn ten_thousand_peers_hold_their_reservations_for_an_hour() {
-    let _alone = alone();
-    let start = Clock::now();
-    let mut crowd = Crowd::new(SEED, unlimited());
-    let mut dice = Rng::new([0; 32]).fork(&format!("churn {SEED}"));
-    let mut growth = Growth::new("relay and client behaviours");
-    for peers in MILESTONES {
-        while crowd.members().len() < peers {
-            (0..100).for_each(|_| crowd.join());
+    alone("ten_thousand_peers_hold_their_reservations_for_an_hour", || {
+        let mut crowd = Crowd::new(SEED, config());
+        let mut dice = Rng::new([0; 32]).fork(&format!("churn {SEED}"));
+        let mut growth = Growth::new("relay and client behaviours");
+        for peers in MILESTONES {
+            while crowd.members().len() < peers {
+                (0..100).for_each(|_| crowd.join());
+            }
+            crowd.run_for(secs(1));
+            assert_eq!(crowd.reserved(), peers);
+            growth.measure(peers);
         }
-        crowd.run_for(secs(1));
-        assert_eq!(crowd.reserved(), peers);
-        growth.measure(peers);
-    }
-    let mut fewest = PEERS;
-    for _ in 0..MINUTES {
-        churn(&mut crowd, &mut dice);
-        fewest = fewest.min(crowd.reserved());
-    }
-    eprintln!(
-        "seed {SEED}: {:?}, at least {fewest} held, {:.1} s",
-        crowd.tally,
-        start.elapsed().as_secs_f64()
-    );
-    // A tenth is gone a minute, for two seconds of back-off and half a second of dialling.
-    assert!(fewest > PEERS * 99 / 100, "only {fewest} held");
-    assert!(crowd.tally.renewed > PEERS as u64 / 10, "hardly anybody stays long enough to renew");
-    crowd.end();
-    growth.assert_linear();
+        let mut fewest = PEERS;
+        for _ in 0..MINUTES {
+            churn(&mut crowd, &mut dice);
+            fewest = fewest.min(crowd.reserved());
+        }
+        eprintln!("seed {SEED}: {:?}, at least {fewest} held", crowd.tally);
+        // A tenth is gone a minute, for two seconds of back-off and half a second of dialling.
+        assert!(fewest > PEERS * 99 / 100, "only {fewest} held");
+        assert!(crowd.tally.renewed > PEERS as u64 / 10, "hardly anybody stays long enough to renew");
+        crowd.end();
+        growth.assert_linear();
+    });
 }
 
 /// What a reservation costs the relay behaviour alone, its share of the table of connections included.
 #[test]
 fn a_relay_takes_the_same_memory_for_each_reservation() {
-    let _alone = alone();
-    let rng = Rng::new([0; 32]).fork(&format!("relay {SEED}"));
-    let reserve = HopMessage::reserve().encode_to_vec();
-    let mut growth = Growth::new("relay behaviour");
-    let mut relay = Party::new(Hop::new(unlimited()), &rng);
-    let mut connections = Vec::with_capacity(PEERS);
-    for peers in MILESTONES {
-        for nth in connections.len()..peers {
-            let peer = Identity::generate(&mut rng.fork(&format!("peer {nth}"))).peer();
-            let connection = relay.connect(Instant::ZERO, peer, crowd::ip(nth));
-            let stream = StreamId::from_parts(0, nth as u32);
-            let accepted = StreamEvent::Accepted { connection, peer, protocol: HOP };
-            for event in [accepted, StreamEvent::Frame(reserve.clone().into()), StreamEvent::Finished] {
-                relay.call(Instant::ZERO, |hop, cx| hop.handle(cx, Input::Stream(stream, event)));
+    alone("a_relay_takes_the_same_memory_for_each_reservation", || {
+        let rng = Rng::new([0; 32]).fork(&format!("relay {SEED}"));
+        let reserve = HopMessage::reserve().encode_to_vec();
+        let mut growth = Growth::new("relay behaviour");
+        let mut relay = Party::new(Hop::new(config()), &rng);
+        let mut connections = Vec::with_capacity(PEERS);
+        for peers in MILESTONES {
+            for nth in connections.len()..peers {
+                let peer = Identity::generate(&mut rng.fork(&format!("peer {nth}"))).peer();
+                let connection = relay.connect(Instant::ZERO, peer, crowd::ip(nth));
+                let stream = StreamId::from_parts(0, nth as u32);
+                let accepted = StreamEvent::Accepted { connection, peer, protocol: HOP };
+                for event in [accepted, StreamEvent::Frame(reserve.clone().into()), StreamEvent::Finished] {
+                    relay.call(Instant::ZERO, |hop, cx| hop.handle(cx, Input::Stream(stream, event)));
+                }
+                connections.push(connection);
             }
-            connections.push(connection);
+            assert_eq!(relay.behaviour.reservations(), peers);
+            growth.measure(peers);
         }
-        assert_eq!(relay.behaviour.reservations(), peers);
-        growth.measure(peers);
-    }
-    for connection in connections {
-        let (now, input) = (Instant::ZERO, relay.disconnect(connection));
-        relay.call(now, |hop, cx| hop.handle(cx, input));
-    }
-    assert!(relay.behaviour.is_empty());
-    growth.assert_linear();
+        for connection in connections {
+            let (now, input) = (Instant::ZERO, relay.disconnect(connection));
+            relay.call(now, |hop, cx| hop.handle(cx, input));
+        }
+        assert!(relay.behaviour.is_empty());
+        growth.assert_linear();
+    });
 }
 
 #[test]
 fn whole_nodes_hold_their_reservations_for_an_hour() {
-    let _alone = alone();
-    let start = Clock::now();
-    let nodes = std::env::var("PEERLESS_MANY_NODES").map_or(200, |number| number.parse().expect("a number"));
-    let mut w = World::new(SEED).quiet();
-    let mut dice = w.fork("churn");
-    let relay = w.host("R").relay_with(unlimited()).start();
-    let mut growth = Growth::new("whole nodes, the relay's share included");
-    let mut hosts = Vec::new();
-    for peers in [nodes / 4, nodes / 2, nodes] {
-        for nth in hosts.len()..peers {
-            let host = w.host(format!("P{nth}")).start();
-            w.reserve(host, relay);
-            hosts.push(host);
-        }
-        w.run_for(secs(5));
-        assert_eq!(held(&w, relay, &hosts), peers);
-        growth.measure(peers);
-    }
-    for _ in 0..MINUTES {
-        for _ in 0..nodes.div_ceil(20) {
-            let [closed, restarted] = [(); 2].map(|()| hosts[dice.below(nodes as u64) as usize]);
-            for connection in w.connections(closed, relay) {
-                w.close(closed, connection);
+    alone("whole_nodes_hold_their_reservations_for_an_hour", || {
+        let nodes =
+            std::env::var("PEERLESS_MANY_NODES").map_or(200, |number| number.parse().expect("a number"));
+        let mut w = World::new(SEED).quiet();
+        let mut dice = w.fork("churn");
+        let relay = w.host("R").relay_with(config()).start();
+        let mut growth = Growth::new("whole nodes, the relay's share included");
+        let mut hosts = Vec::new();
+        for peers in [nodes / 4, nodes / 2, nodes] {
+            for nth in hosts.len()..peers {
+                let host = w.host(format!("P{nth}")).start();
+                w.reserve(host, relay);
+                hosts.push(host);
             }
-            w.restart(restarted);
-            w.reserve(restarted, relay);
-            w.run_for(secs(40) / nodes.div_ceil(20) as u32);
+            w.run_for(secs(5));
+            assert_eq!(held(&w, relay, &hosts), peers);
+            growth.measure(peers);
         }
-        w.run_for(secs(20));
-        let held = held(&w, relay, &hosts);
-        assert!(held >= nodes * 99 / 100, "only {held} of {nodes} hold a reservation at {}", w.now());
-    }
-    let counted = |name| w.node(relay).counters().get(name);
-    let (reserved, renewed) = (counted("relay.hop.reserved"), counted("relay.hop.renewed"));
-    let (seconds, datagrams) = (start.elapsed().as_secs_f64(), w.traffic().datagrams);
-    eprintln!(
-        "seed {SEED}: {nodes} nodes, {reserved} reserved, {renewed} renewed, {datagrams} datagrams, {seconds:.1} s"
-    );
-    assert!(renewed as usize > nodes / 10);
-    w.shutdown();
-    w.assert_empty();
-    growth.assert_linear();
+        for _ in 0..MINUTES {
+            for _ in 0..nodes.div_ceil(20) {
+                let [closed, restarted] = [(); 2].map(|()| hosts[dice.below(nodes as u64) as usize]);
+                for connection in w.connections(closed, relay) {
+                    w.close(closed, connection);
+                }
+                w.restart(restarted);
+                w.reserve(restarted, relay);
+                w.run_for(secs(40) / nodes.div_ceil(20) as u32);
+            }
+            w.run_for(secs(20));
+            let held = held(&w, relay, &hosts);
+            assert!(held >= nodes * 99 / 100, "only {held} of {nodes} hold a reservation at {}", w.now());
+        }
+        let counted = |name| w.node(relay).counters().get(name);
+        let (reserved, renewed) = (counted("relay.hop.reserved"), counted("relay.hop.renewed"));
+        let datagrams = w.traffic().datagrams;
+        eprintln!(
+            "seed {SEED}: {nodes} nodes, {reserved} reserved, {renewed} renewed, {datagrams} datagrams"
+        );
+        assert!(renewed as usize > nodes / 10);
+        w.shutdown();
+        w.assert_empty();
+        growth.assert_linear();
+    });
 }
 
 /// Hosts of whom client and relay agree that they hold a reservation; nobody may have lost one but with its connection.

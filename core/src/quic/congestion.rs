@@ -10,13 +10,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant as StdInstant,
 };
 
 use quinn_proto::{
     Connection, RttEstimator,
     congestion::{Controller, ControllerFactory, CubicConfig},
 };
+
+use super::clock::StdInstant;
 
 /// Builds controllers that are quinn-proto's default until the connection closes.
 #[derive(Debug, Default)]
