@@ -21,7 +21,7 @@ fn story(w: &World) -> Transcript {
         let word = line.text.split(' ').next().unwrap_or_default();
         line.is_about_circuits()
             || ["connected", "disconnected", "push"].contains(&word)
-            || line.text.starts_with("reservation Lost")
+            || line.text.starts_with("reservation lost")
     };
     w.transcript().only(wanted)
 }
@@ -67,7 +67,7 @@ fn a_reservation_is_renewed_lost_with_the_relay_and_had_again_from_the_new_one()
     w.close(a, conn);
     w.run_for(ms(100));
 
-    assert_story!(story(&w), @r#"
+    assert_story!(story(&w), @r"
        0.000  B  !  reserve on R
        0.000  C  !  dial B
        0.040  B  *  connected R
@@ -81,7 +81,7 @@ fn a_reservation_is_renewed_lost_with_the_relay_and_had_again_from_the_new_one()
     2829.906  B  >  R  hop  RESERVE
     2829.926  R  >  B  hop  STATUS OK expire=+1h limit=120s/128KiB voucher(B,R)
     3010.766  B  *  disconnected R: reset by the remote
-    3010.766  B  *  reservation Lost { relay: PeerId("R"), reason: Disconnected(Reset), retry: Some(1.334435024s) }
+    3010.766  B  *  reservation lost at R: the connection to the relay ended: reset by the remote; backing off for 1.334 s
     3010.766  B  >  C  push agent=peerless/0.1.0 protocols=6 addresses=1 observed=C signed
     3012.141  B  *  connected R
     3012.141  B  >  R  hop  RESERVE
@@ -102,7 +102,7 @@ fn a_reservation_is_renewed_lost_with_the_relay_and_had_again_from_the_new_one()
     3012.461  A  *  disconnected B: closed by us
     3012.501  B  *  disconnected A: closed by the remote (code 0)
     3012.521  R  ~  splice A<->B ended: both finished      a>b 2003 b>a 2097
-    "#);
+    ");
     w.shutdown();
     w.assert_empty();
 }
