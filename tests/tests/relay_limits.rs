@@ -9,20 +9,24 @@ use std::{
 
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
-    event::{Event, SpliceEnd, SpliceReport},
+    behaviour::{Behaviour as _, ProtocolSpec},
+    event::{AttemptError, Event, SpliceEnd, SpliceReport},
     ids::{ConnectionId, StreamId},
+    node::{self, Node, Start},
     protocols::relay::{
-        HOP, Status,
+        HOP, Roles, STOP, Status,
+        client::Client,
         hop::{self, Acl, Ask, AsnLookup, Config, Hop},
         limits::{Asn, Rate, RelayLimits},
     },
     rng::Rng,
+    time::Instant,
 };
 use peerless_proto::pb::{
     Message as _,
     relay::{HopMessage, StopMessage, StopType},
 };
-use peerless_tests::solo::{Solo, peer};
+use peerless_tests::solo::{EPOCH, Solo, circuit, identity, peer};
 
 const TICK: Duration = Duration::from_nanos(1);
 const NONE: RelayLimits = RelayLimits::unlimited();
@@ -383,6 +387,31 @@ fn what_the_data_plane_has_to_keep_is_told_to_it() {
     solo.splice_ends(circuit, SpliceReport { a_to_b: 0, b_to_a: 0, end: SpliceEnd::Idle });
     assert!(solo.story().contains("end: Idle"));
     leave(&mut solo);
+}
+
+#[test]
+fn a_node_serves_what_its_roles_say() {
+    let circuit = circuit("/ip4/192.0.2.1/udp/1/quic-v1", "R", "T");
+    let (hop, stop, client) = (Roles::HOP, Roles::STOP, Roles::CLIENT);
+    for roles in [Roles::NONE, hop, stop, client, hop | client, Roles::ALL] {
+        let mut config = node::Config::new(identity("A"));
+        config.hop = Some(Config::default());
+        config.relay_roles = roles;
+        let start = Start { now: Instant::ZERO, unix: EPOCH, seed: [1; 32] };
+        let mut node = Node::new(config, start).expect("a node");
+        assert_eq!(node.behaviour::<Hop>().is_some(), roles.contains(hop), "{roles:?}");
+        let user = node.behaviour::<Client>().expect("a client");
+        let answers = |spec: &ProtocolSpec| spec.name == STOP && spec.inbound_per_peer > 0;
+        assert_eq!(user.protocols().iter().any(answers), roles.contains(stop), "{roles:?}");
+        node.dial(Instant::ZERO, None, std::slice::from_ref(&circuit));
+        let mut unsupported = false;
+        while let Some(event) = node.poll_event() {
+            let Event::DialFailed { error, .. } = event else { continue };
+            unsupported = error.attempts.iter().any(|(_, why)| matches!(why, AttemptError::Unsupported(_)));
+        }
+        assert_eq!(unsupported, !roles.contains(client), "{roles:?}");
+    }
+    assert_eq!(format!("{:?} {:?}", Roles::NONE, hop | client), "NONE HOP|CLIENT");
 }
 
 /// What a relay with such limits may hold, kept naively: lists, and counting by going through them.
