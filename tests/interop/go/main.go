@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,16 +10,19 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
@@ -44,6 +48,8 @@ type options struct {
 	bytes           int64
 	circuitBytes    int64
 	circuitDuration int64
+	seed            string
+	keep            bool
 }
 
 func main() {
@@ -72,6 +78,8 @@ func parse(args []string) (*options, error) {
 	flags.Int64Var(&opts.bytes, "bytes", 0, "bytes to echo")
 	flags.Int64Var(&opts.circuitBytes, "circuit-bytes", 0, "bytes a circuit may carry each way, 0 for no limit")
 	flags.Int64Var(&opts.circuitDuration, "circuit-duration", 0, "seconds a circuit may live, 0 for no limit")
+	flags.StringVar(&opts.seed, "seed", "", "0 to 255: the key whose seed is this byte 32 times, the same in every run")
+	flags.BoolVar(&opts.keep, "keep", false, "leave the reservations to AutoRelay, which renews them")
 	for rest := args[1:]; ; {
 		if err := flags.Parse(rest); err != nil {
 			return nil, err
@@ -112,6 +120,9 @@ func run(opts *options) error {
 		}
 		return untilTerminated()
 	case "listen":
+		if opts.keep {
+			return untilTerminated()
+		}
 		for _, address := range opts.relays {
 			if err := reserve(h, address); err != nil {
 				return err
@@ -134,6 +145,23 @@ func newHost(opts *options) (host.Host, error) {
 		libp2p.DisableMetrics(),
 		libp2p.UserAgent("interop-go-peer"),
 	}
+	if opts.seed != "" {
+		key, err := keyOf(opts.seed)
+		if err != nil {
+			return nil, err
+		}
+		settings = append(settings, libp2p.Identity(key))
+	}
+	if opts.keep {
+		relays, err := addrInfos(opts.relays)
+		if err != nil {
+			return nil, err
+		}
+		settings = append(settings,
+			libp2p.EnableAutoRelayWithStaticRelays(relays, autorelay.WithBootDelay(0)),
+			libp2p.ForceReachabilityPrivate(),
+		)
+	}
 	if len(opts.listen) == 0 {
 		settings = append(settings, libp2p.NoListenAddrs)
 	} else {
@@ -149,6 +177,28 @@ func newHost(opts *options) (host.Host, error) {
 		return nil, fmt.Errorf("no such security: %s", opts.security)
 	}
 	return libp2p.New(settings...)
+}
+
+// keyOf is the Ed25519 key whose seed is the byte 32 times.
+func keyOf(seed string) (crypto.PrivKey, error) {
+	number, err := strconv.ParseUint(seed, 10, 8)
+	if err != nil {
+		return nil, err
+	}
+	key, _, err := crypto.GenerateEd25519Key(bytes.NewReader(bytes.Repeat([]byte{byte(number)}, 32)))
+	return key, err
+}
+
+func addrInfos(addresses []string) ([]peer.AddrInfo, error) {
+	infos := []peer.AddrInfo{}
+	for _, address := range addresses {
+		info, err := peer.AddrInfoFromString(address)
+		if err != nil {
+			return nil, err
+		}
+		infos = append(infos, *info)
+	}
+	return infos, nil
 }
 
 // report prints what happens on the host: listening addresses, connections, identifications.

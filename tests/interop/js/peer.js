@@ -8,6 +8,7 @@ import { noise } from '@chainsafe/libp2p-noise'
 import { quic } from '@chainsafe/libp2p-quic'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
+import { generateKeyPair, generateKeyPairFromSeed } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
 import { tls } from '@libp2p/tls'
@@ -31,6 +32,7 @@ function parse () {
       listen: { type: 'string', multiple: true, default: [] },
       relay: { type: 'string', multiple: true, default: [] },
       security: { type: 'string' },
+      seed: { type: 'string' }, // a byte: the key whose seed is this byte 32 times, the same in every run
       count: { type: 'string', short: 'c', default: '5' },
       bytes: { type: 'string', default: '0' },
       'circuit-bytes': { type: 'string', default: '0' },
@@ -47,6 +49,7 @@ function parse () {
 async function newNode (options) {
   const node = await createLibp2p({
     start: false,
+    privateKey: await keyOf(options.seed),
     nodeInfo: { userAgent: 'interop-js-peer' },
     addresses: { listen: [...options.listen, ...options.relay.map(relay => `${relay}/p2p-circuit`)] },
     transports: [quic(), circuitRelayTransport()],
@@ -64,6 +67,12 @@ async function newNode (options) {
   await node.handle(ECHO, answerEcho, { runOnLimitedConnection: true })
   await node.start()
   return node
+}
+
+async function keyOf (seed) {
+  return seed == null
+    ? await generateKeyPair('Ed25519')
+    : await generateKeyPairFromSeed('Ed25519', new Uint8Array(32).fill(Number(seed)))
 }
 
 function securities (only) {

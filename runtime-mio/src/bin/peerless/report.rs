@@ -27,6 +27,8 @@ pub(crate) enum Line {
     ReservationLost { relay: String, reason: String },
     Connected { peer: String, address: String, relayed: bool },
     Disconnected { peer: String, reason: String },
+    ReservationAccepted { peer: String, expires: u64, renewed: bool },
+    ReservationEnded { peer: String, reason: String },
     CircuitOpened { source: String, target: String },
     CircuitClosed { source: String, target: String, bytes_in: u64, bytes_out: u64, reason: String },
     Ping { peer: String, rtt_us: u64 },
@@ -56,6 +58,12 @@ impl fmt::Display for Line {
                 )
             }
             Self::Disconnected { peer, reason } => write!(f, "disconnected from {peer}: {reason}"),
+            Self::ReservationAccepted { peer, expires, renewed } => {
+                let left = UnixTime::from_secs(*expires).saturating_duration_since(unix_now());
+                let what = if *renewed { "renewed" } else { "reserved" };
+                write!(f, "{what} for {peer} for {}", Span(left))
+            }
+            Self::ReservationEnded { peer, reason } => write!(f, "reservation of {peer} ended: {reason}"),
             Self::CircuitOpened { source, target } => write!(f, "circuit from {source} to {target} opened"),
             Self::CircuitClosed { source, target, bytes_in, bytes_out, reason } => write!(
                 f,
@@ -141,6 +149,14 @@ fn line_of(me: PeerId, event: &Event) -> Option<Line> {
         }
         Event::Disconnected { peer, reason, .. } => {
             Line::Disconnected { peer: peer.to_string(), reason: reason.to_string() }
+        }
+        Event::Hop(hop::Event::ReservationAccepted { peer, expires, renewed }) => Line::ReservationAccepted {
+            peer: peer.to_string(),
+            expires: expires.as_secs(),
+            renewed: *renewed,
+        },
+        Event::Hop(hop::Event::ReservationEnded { peer, why }) => {
+            Line::ReservationEnded { peer: peer.to_string(), reason: (*why).to_owned() }
         }
         Event::Hop(hop::Event::CircuitOpened { source, target }) => {
             Line::CircuitOpened { source: source.to_string(), target: target.to_string() }

@@ -37,6 +37,9 @@ struct Options {
     /// The one security offered over circuits; both when not given.
     #[arg(long, global = true)]
     security: Option<Security>,
+    /// The key whose seed is this byte 32 times, the same in every run; a new one when not given.
+    #[arg(long, global = true)]
+    seed: Option<u8>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -125,7 +128,11 @@ async fn run(options: Options) -> Result<(), Failure> {
 }
 
 fn new_swarm(options: &Options) -> Result<Swarm<Peer>, Failure> {
-    let builder = SwarmBuilder::with_new_identity().with_tokio().with_quic();
+    let key = match options.seed {
+        Some(byte) => Keypair::ed25519_from_bytes([byte; 32])?,
+        None => Keypair::generate_ed25519(),
+    };
+    let builder = SwarmBuilder::with_existing_identity(key).with_tokio().with_quic();
     let behaviour = |key: &Keypair, client| peer(key, client, &options.command);
     let idle = |config: swarm::Config| config.with_idle_connection_timeout(Duration::from_secs(60));
     // Each arm has a builder type of its own.
