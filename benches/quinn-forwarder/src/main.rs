@@ -23,22 +23,23 @@ async fn main() -> Result<(), Failure> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let [listen, target] = &arguments[..] else { return Err("usage: quinn-forwarder LISTEN TARGET".into()) };
     let target: SocketAddr = target.parse()?;
-    let endpoint = endpoint(listen.parse()?)?;
+    let key = Keypair::generate_ed25519();
+    let endpoint = endpoint(&key, listen.parse()?)?;
     let local = endpoint.local_addr()?;
     let family = if local.is_ipv4() { "ip4" } else { "ip6" };
-    println!(r#"{{"event":"listening","address":"/{family}/{}/udp/{}/quic-v1"}}"#, local.ip(), local.port());
+    let (ip, port, peer) = (local.ip(), local.port(), key.public().to_peer_id());
+    println!(r#"{{"event":"listening","address":"/{family}/{ip}/udp/{port}/quic-v1/p2p/{peer}"}}"#);
     while let Some(incoming) = endpoint.accept().await {
         tokio::spawn(serve(endpoint.clone(), incoming, target));
     }
     Ok(())
 }
 
-/// The order of ciphers in these configurations puts ChaCha20 first, but each leg ends at a peer whose order counts:
-/// the client of one leg, and the server of the other if it insists.
-fn endpoint(listen: SocketAddr) -> Result<Endpoint, Failure> {
-    let key = Keypair::generate_ed25519();
-    let server = QuicServerConfig::try_from(libp2p_tls::make_server_config(&key)?)?;
-    let client = QuicClientConfig::try_from(libp2p_tls::make_client_config(&key, None)?)?;
+/// These configurations put ChaCha20 first, but leave the choice to the peers: to the client of one leg, and to the
+/// server of the other if it insists. Peerless at both ends means AES-128 on both legs.
+fn endpoint(key: &Keypair, listen: SocketAddr) -> Result<Endpoint, Failure> {
+    let server = QuicServerConfig::try_from(libp2p_tls::make_server_config(key)?)?;
+    let client = QuicClientConfig::try_from(libp2p_tls::make_client_config(key, None)?)?;
     let mut endpoint = Endpoint::server(ServerConfig::with_crypto(Arc::new(server)), listen)?;
     endpoint.set_default_client_config(ClientConfig::new(Arc::new(client)));
     Ok(endpoint)

@@ -1,7 +1,12 @@
-//! Who relays, and one transfer through each.
+//! Who relays, between whom, and one transfer through each.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
+use clap::ValueEnum;
 use peerless_benches::process::{Process, Usage};
 
 use crate::build::Programs;
@@ -18,6 +23,15 @@ pub(crate) enum Contender {
     Peerless,
     RustLibp2p,
     Quinn,
+}
+
+/// The programs between which bytes are relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ends {
+    /// `perf`: bytes go one way.
+    Peerless,
+    /// `echo`: half of the bytes go there, and come back.
+    RustLibp2p,
 }
 
 /// What one transfer cost.
@@ -76,16 +90,22 @@ impl Contender {
     }
 
     /// Sends `bytes` through a relay that was started for it.
-    pub(crate) fn sample(self, programs: &Programs, bytes: u64, noise: f64) -> Result<Sample, Skip> {
+    pub(crate) fn sample(
+        self,
+        programs: &Programs,
+        ends: Ends,
+        bytes: u64,
+        noise: f64,
+    ) -> Result<Sample, Skip> {
         let stage = match self {
-            Self::Peerless => circuit(programs, &programs.peerless, &["--ephemeral"])?,
-            Self::RustLibp2p => circuit(programs, &programs.rust_peer, &[])?,
-            Self::Quinn => forwarded(programs)?,
+            Self::Peerless => circuit(programs, ends, &programs.peerless, &["--ephemeral"])?,
+            Self::RustLibp2p => circuit(programs, ends, &programs.rust_peer, &[])?,
+            Self::Quinn => forwarded(programs, ends)?,
         };
-        upload(programs, &stage.address, bytes.div_ceil(WARM_UP))?;
+        ends.transfer(programs, &stage.address, bytes.div_ceil(WARM_UP))?;
         let running = || Ok::<_, String>((stage.relay.cpu_seconds()?, stage.listener.cpu_seconds()?));
         let (usage, (relay, listener)) = (Usage::now()?, running()?);
-        let seconds = upload(programs, &stage.address, bytes)?;
+        let seconds = ends.transfer(programs, &stage.address, bytes)?;
         let (usage_after, (relay_after, listener_after)) = (Usage::now()?, running()?);
         let relay_cpu = relay_after - relay;
         let others = usage_after.others_since(&usage, relay_cpu + listener_after - listener);
@@ -97,13 +117,13 @@ impl Contender {
 }
 
 /// A relay, and a listener with a reservation at it.
-fn circuit(programs: &Programs, relay: &Path, flags: &[&str]) -> Result<Stage, String> {
+fn circuit(programs: &Programs, ends: Ends, relay: &Path, flags: &[&str]) -> Result<Stage, String> {
     let mut command = Command::new(relay);
     command.args(flags).args(["--json", "relay", "--listen", LOOPBACK]);
     command.args(["--circuit-bytes", "0", "--circuit-duration", "0"]);
     let relay = Process::start("relay", &mut command)?;
     let relay_address = listening(&relay)?;
-    let mut command = end(programs, "listen");
+    let mut command = ends.command(programs, "listen");
     let listener = Process::start("listen", command.args(["--listen", LOOPBACK, "--relay", &relay_address]))?;
     let listener_address = listening(&listener)?;
     let (_, peer) = listener_address.rsplit_once("/p2p/").ok_or("listen: its address names no peer")?;
@@ -112,10 +132,9 @@ fn circuit(programs: &Programs, relay: &Path, flags: &[&str]) -> Result<Stage, S
     Ok(Stage { relay, listener, address })
 }
 
-/// A listener, and the quinn forwarder before it. Who connects to the forwarder finds another peer than the listener,
-/// so the address names none.
-fn forwarded(programs: &Programs) -> Result<Stage, String> {
-    let mut command = end(programs, "listen");
+/// A listener, and the quinn forwarder before it, which is the peer that the source sees.
+fn forwarded(programs: &Programs, ends: Ends) -> Result<Stage, String> {
+    let mut command = ends.command(programs, "listen");
     let listener = Process::start("listen", command.args(["--listen", LOOPBACK]))?;
     let target = socket_address(&listening(&listener)?)?;
     let mut command = Command::new(&programs.quinn_forwarder);
@@ -124,23 +143,41 @@ fn forwarded(programs: &Programs) -> Result<Stage, String> {
     Ok(Stage { relay, listener, address })
 }
 
-/// Returns how many seconds it took.
-fn upload(programs: &Programs, address: &str, bytes: u64) -> Result<f64, String> {
-    let mut command = end(programs, "perf");
-    let perf = Process::start("perf", command.args([address, "--upload", &bytes.to_string()]))?;
-    let done = perf.wait_for("perf", TRANSFER_TIME)?;
-    perf.join()?;
-    match (done["bytes"].as_u64(), done["seconds"].as_f64()) {
-        (Some(sent), Some(seconds)) if sent == bytes => Ok(seconds),
-        _ => Err(format!("perf: unexpected {done}")),
+impl Ends {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Peerless => Contender::Peerless.name(),
+            Self::RustLibp2p => Contender::RustLibp2p.name(),
+        }
     }
-}
 
-/// One of the ends, the same for every contender.
-fn end(programs: &Programs, subcommand: &str) -> Command {
-    let mut command = Command::new(&programs.peerless);
-    command.args(["--json", "--ephemeral", subcommand]);
-    command
+    fn command(self, programs: &Programs, subcommand: &str) -> Command {
+        let (program, flags): (_, &[&str]) = match self {
+            Self::Peerless => (&programs.peerless, &["--ephemeral"]),
+            Self::RustLibp2p => (&programs.rust_peer, &[]),
+        };
+        let mut command = Command::new(program);
+        command.args(flags).args(["--json", subcommand]);
+        command
+    }
+
+    /// Returns how many seconds it took; between rust-libp2p's ends that is with the start and the dial.
+    fn transfer(self, programs: &Programs, address: &str, bytes: u64) -> Result<f64, String> {
+        let (subcommand, flag, given) = match self {
+            Self::Peerless => ("perf", "--upload", bytes),
+            Self::RustLibp2p => ("echo", "--bytes", bytes / 2),
+        };
+        let started = Instant::now();
+        let mut command = self.command(programs, subcommand);
+        let source = Process::start(subcommand, command.args([address, flag, &given.to_string()]))?;
+        let done = source.wait_for(subcommand, TRANSFER_TIME)?;
+        let took = started.elapsed().as_secs_f64();
+        source.join()?;
+        if done["bytes"].as_u64() != Some(given) || done["ok"].as_bool() == Some(false) {
+            return Err(format!("{subcommand}: unexpected {done}"));
+        }
+        Ok(done["seconds"].as_f64().unwrap_or(took))
+    }
 }
 
 fn listening(process: &Process) -> Result<String, String> {

@@ -13,7 +13,7 @@ mod contender;
 mod report;
 
 use build::Programs;
-use contender::{Contender, Sample, Skip};
+use contender::{Contender, Ends, Sample, Skip};
 
 /// How often a sample is taken anew if others used the machine meanwhile.
 const TRIES: usize = 5;
@@ -27,6 +27,9 @@ struct Options {
     /// Samples of each contender
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
+    /// Whose the two ends are
+    #[arg(long, value_enum, default_value_t = Ends::Peerless)]
+    ends: Ends,
     /// Most of a core that anybody else may use during a sample
     #[arg(long, default_value_t = 0.1)]
     noise: f64,
@@ -77,7 +80,7 @@ fn take(
 ) -> Result<Option<Sample>, String> {
     let name = contender.name();
     for _ in 0..TRIES {
-        match contender.sample(programs, options.mib << 20, options.noise) {
+        match contender.sample(programs, options.ends, options.mib << 20, options.noise) {
             Ok(sample) => {
                 report::sample(options, contender, round, &sample);
                 return Ok(Some(sample));

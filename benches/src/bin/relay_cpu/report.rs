@@ -25,6 +25,7 @@ pub(crate) fn sample(options: &Options, contender: Contender, round: u64, sample
     if options.json {
         let line = json!({
             "sample": name,
+            "ends": options.ends.name(),
             "round": round,
             "bytes": sample.bytes,
             "relay_cpu_seconds_per_gib": cpu,
@@ -57,7 +58,10 @@ pub(crate) fn summary(options: &Options, rounds: &[Round]) {
 fn line(options: &Options, of: &str, [label, key]: [&str; 2], summary: Option<Summary>) {
     match summary {
         Some(summary) if options.json => {
-            println!("{}", json!({ "summary": of, "measure": key, "values": summary.json() }));
+            println!(
+                "{}",
+                json!({ "summary": of, "ends": options.ends.name(), "measure": key, "values": summary.json() })
+            );
         }
         Some(summary) => {
             let unit = if of.contains('/') { "ratio" } else { label.rsplit(' ').next().unwrap_or_default() };
