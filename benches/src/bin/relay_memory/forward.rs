@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use peerless_core::{
     PeerId,
     behaviour::{Behaviour, Context, Framing, Input, ProtocolName, ProtocolSpec, Reply, StreamEvent},
+    event::SpliceLimit,
     ids::{StreamId, Token},
 };
 
@@ -62,7 +63,7 @@ impl Behaviour for Forward {
             Input::Stream(sink, StreamEvent::Frame(greeting)) => {
                 if let Some(source) = self.greeting.remove(&sink) {
                     cx.send(source, greeting);
-                    cx.splice(source, sink, 0);
+                    cx.splice(source, sink, SpliceLimit::default());
                 }
             }
             _ => {}

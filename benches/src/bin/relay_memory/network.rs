@@ -148,11 +148,8 @@ impl Network {
         self.now = self.now.max(at);
         let count = datagrams.len() as u64;
         let (remote, local_ip) = (self.hosts[from].address, Some(self.hosts[to].address.ip()));
-        self.command(to, |node, now| {
-            for data in datagrams {
-                node.handle_datagram(now, Datagram { socket: SOCKET, remote, local_ip, ecn, data });
-            }
-        });
+        let datagram = |data| Datagram { socket: SOCKET, remote, local_ip, ecn, data };
+        self.command(to, |node, now| node.handle_datagrams(now, datagrams.into_iter().map(datagram)));
         match (from, to) {
             (SOURCE, RELAY) => {
                 self.cost.from_source += count;

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use peerless_core::{
     behaviour::ProtocolName,
-    event::{AppStreamEvent, CircuitLimit, Event},
+    event::{AppStreamEvent, Event},
     identity::Identity,
     ids::{ConnectionId, DialId, StreamId},
     node::{AppProtocol, Config, Node, Read, Start},
-    protocols::relay::{client, hop},
+    protocols::relay::{client, limits::RelayLimits},
     rng::Rng,
     time::{Instant, UnixTime},
 };
@@ -58,9 +58,7 @@ impl Scene {
         let [source, mut relay, target] = identities.map(|identity| config(identity, plain));
         match mode {
             Mode::Spliced => relay.behaviours.push(Box::new(Forward::new(target_peer))),
-            Mode::Circuit => {
-                relay.hop = Some(hop::Config { limit: CircuitLimit::default(), ..hop::Config::default() });
-            }
+            Mode::Circuit => relay.hop = Some(RelayLimits::unlimited().into()),
         }
         let source = node(source, SOURCE, &[(FORWARD, 0), (SINK, 0)])?;
         let relay = node(relay, RELAY, &[])?;
