@@ -27,9 +27,6 @@ struct Options {
     /// Round-trip time between neighbours, in microseconds of virtual time
     #[arg(long, default_value_t = 1000)]
     rtt: u64,
-    /// QUIC without encryption: what is left is bookkeeping, copies and a checksum
-    #[arg(long)]
-    plain: bool,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -50,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: &Options, mode: Mode) -> Result<Vec<Transfer>, String> {
-    let mut scene = Scene::new(mode, options.plain, Duration::from_micros(options.rtt))?;
+    let mut scene = Scene::new(mode, Duration::from_micros(options.rtt))?;
     (0..options.rounds).map(|_| scene.transfer(options.mib << 20)).collect()
 }
 
@@ -99,13 +96,11 @@ fn report(options: &Options, mode: Mode, rounds: &[Transfer]) {
         let values = ROWS.iter().zip(summaries).filter_map(|(row, s)| Some((row.1.to_owned(), s?.json())));
         let mut line = Map::from_iter(values);
         line.insert("mode".into(), name.into());
-        line.insert("plain".into(), options.plain.into());
         line.insert("mib".into(), json!(mib));
         println!("{}", Value::from(line));
         return;
     }
-    let crypto = if options.plain { ", not encrypted" } else { "" };
-    println!("{name}: {} rounds of {mib} MiB, {} us a round trip{crypto}", rounds.len(), options.rtt);
+    println!("{name}: {} rounds of {mib} MiB, {} us a round trip", rounds.len(), options.rtt);
     println!("  {:45} {:>10} {:>10} {:>10}", "", "median", "min", "max");
     for ((label, _, digits, _), summary) in ROWS.iter().zip(summaries) {
         if let Some(summary) = summary {

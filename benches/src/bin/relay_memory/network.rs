@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use cpu_time::ThreadTime;
 use peerless_core::{
     Multiaddr, PeerId,
     event::Event,
@@ -31,7 +32,7 @@ pub(crate) const TARGET: usize = 2;
 const MAX_SEGMENTS: usize = 44;
 const SOCKET: SocketId = SocketId(0);
 
-/// What the relay has cost, and what for.
+/// What the relay has cost, and what for. Times are processor time of this thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
     /// In inputs, events and deadlines.
@@ -54,6 +55,8 @@ pub(crate) struct Cost {
 struct Host {
     node: Node,
     address: SocketAddr,
+    events: VecDeque<Event>,
+    deadline: Option<Instant>,
 }
 
 /// What one send put on the wire: it arrives as one batch.
@@ -79,7 +82,7 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn new(nodes: [Node; 3], round_trip: Duration) -> Self {
         let address = |n: usize| SocketAddr::from((Ipv4Addr::new(10, 0, 0, n as u8 + 1), 4001));
-        let host = |(n, node)| Host { node, address: address(n) };
+        let host = |(n, node)| Host { node, address: address(n), events: VecDeque::new(), deadline: None };
         let hosts = nodes.into_iter().enumerate().map(host).collect();
         let mut network = Self {
             now: Instant::ZERO,
@@ -112,22 +115,26 @@ impl Network {
             .expect("this is how addresses are written")
     }
 
-    /// Asks a node for something, and sends what comes of it.
+    /// Asks a node for something, or tells it, and takes what comes of it.
     pub(crate) fn command<R>(&mut self, host: usize, command: impl FnOnce(&mut Node, Instant) -> R) -> R {
-        let result = self.handle(host, command);
+        let (result, took) = self.meter(host, |host, now| command(&mut host.node, now));
+        self.cost.handling += took;
         self.flush(host);
+        let ((), took) = self.meter(host, |host, _| {
+            host.events.extend(std::iter::from_fn(|| host.node.poll_event()));
+            host.deadline = host.node.deadline().map(|due| due.at);
+        });
+        self.cost.handling += took;
         result
     }
 
     pub(crate) fn poll_event(&mut self, host: usize) -> Option<Event> {
-        self.handle(host, |node, _| node.poll_event())
+        self.hosts[host].events.pop_front()
     }
 
     /// Goes to the next moment at which something happens. `None` if nothing ever will.
     pub(crate) fn step(&mut self) -> Option<()> {
-        let deadlines: [_; 3] =
-            std::array::from_fn(|host| self.handle(host, |node, _| node.deadline()).map(|due| due.at));
-        let timeout = (SOURCE..=TARGET).filter_map(|host| Some((deadlines[host]?, host))).min();
+        let timeout = (SOURCE..=TARGET).filter_map(|host| Some((self.hosts[host].deadline?, host))).min();
         let arrival = self.wire.front().map(|flight| flight.at);
         match (arrival, timeout) {
             (Some(at), Some((due, host))) if due < at => self.time_out(due, host),
@@ -166,7 +173,7 @@ impl Network {
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.clear();
             let (transmit, took) =
-                self.meter(from, |node, now| node.poll_transmit(now, MAX_SEGMENTS, &mut buffer));
+                self.meter(from, |host, now| host.node.poll_transmit(now, MAX_SEGMENTS, &mut buffer));
             self.cost.transmitting += took;
             self.buffer = buffer;
             let Some(transmit) = transmit else { return };
@@ -185,21 +192,15 @@ impl Network {
         }
     }
 
-    fn handle<R>(&mut self, host: usize, call: impl FnOnce(&mut Node, Instant) -> R) -> R {
-        let (result, took) = self.meter(host, call);
-        self.cost.handling += took;
-        result
-    }
-
     /// Calls into a node; if that is the relay, says how long it took and counts its allocations.
-    fn meter<R>(&mut self, host: usize, call: impl FnOnce(&mut Node, Instant) -> R) -> (R, Duration) {
-        let (node, now) = (&mut self.hosts[host].node, self.now);
+    fn meter<R>(&mut self, host: usize, call: impl FnOnce(&mut Host, Instant) -> R) -> (R, Duration) {
+        let now = self.now;
         if host != RELAY {
-            return (call(node, now), Duration::ZERO);
+            return (call(&mut self.hosts[host], now), Duration::ZERO);
         }
         let before = ALLOCATOR.stats();
-        let started = std::time::Instant::now();
-        let result = call(node, now);
+        let started = ThreadTime::now();
+        let result = call(&mut self.hosts[host], now);
         let took = started.elapsed();
         let after = ALLOCATOR.stats();
         let count = |stats: stats_alloc::Stats| stats.allocations + stats.reallocations;

@@ -1,6 +1,6 @@
 //! Who is connected to whom, and bytes from the source to the target.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use peerless_core::{
@@ -13,7 +13,6 @@ use peerless_core::{
     rng::Rng,
     time::{Instant, UnixTime},
 };
-use peerless_tests::plain::PlainCrypto;
 
 use crate::{
     forward::{FORWARD, Forward, SINK},
@@ -51,11 +50,11 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Connects everybody. With `plain`, QUIC does not encrypt.
-    pub(crate) fn new(mode: Mode, plain: bool, round_trip: Duration) -> Result<Self, String> {
+    /// Connects everybody.
+    pub(crate) fn new(mode: Mode, round_trip: Duration) -> Result<Self, String> {
         let identities = [1, 2, 3].map(|n| Identity::generate(&mut Rng::new([n; 32])));
         let target_peer = identities[TARGET].peer();
-        let [source, mut relay, target] = identities.map(|identity| config(identity, plain));
+        let [source, mut relay, target] = identities.map(Config::new);
         match mode {
             Mode::Spliced => relay.behaviours.push(Box::new(Forward::new(target_peer))),
             Mode::Circuit => relay.hop = Some(RelayLimits::unlimited().into()),
@@ -121,11 +120,6 @@ impl Scene {
     }
 }
 
-fn config(identity: Identity, plain: bool) -> Config {
-    let crypto = plain.then(|| Arc::new(PlainCrypto::new(identity.peer())) as Arc<_>);
-    Config { crypto, ..Config::new(identity) }
-}
-
 fn node(mut config: Config, host: usize, protocols: &[(ProtocolName, usize)]) -> Result<Node, String> {
     config.app_protocols = protocols
         .iter()
@@ -158,7 +152,7 @@ fn reserve(network: &mut Network, relay: &peerless_core::Multiaddr) -> Result<()
     network.command(TARGET, |node, now| node.reserve(now, relay)).map_err(|error| error.to_string())?;
     wait(network, |_, _, event| match event {
         Event::Reservation(client::Event::Reserved { .. }) => Ok(Some(())),
-        Event::Reservation(other) => Err(format!("{other:?}")),
+        Event::Reservation(client::Event::Failed { reason, .. }) => Err(reason.to_string()),
         _ => Ok(None),
     })
 }
