@@ -214,10 +214,12 @@ impl Node {
     /// Datagrams have come together, in this order. Much cheaper than one by one: what they lead to is done once.
     pub fn handle_datagrams(&mut self, now: Instant, datagrams: impl IntoIterator<Item = Datagram>) {
         self.advance(now);
+        let mut count = 0;
         for datagram in datagrams {
             self.transport.quic.handle_datagram(self.now, datagram);
+            count += 1;
         }
-        self.pump();
+        self.pump_after(count);
     }
 
     /// Time has passed.

@@ -1,6 +1,6 @@
 //! Moving the bytes of streams: negotiation, frames, write queues, splices.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use peerless_proto::frame::FrameDecoder;
@@ -42,26 +42,10 @@ impl Node {
         let number = self.transport.open(connection)?;
         let mut proposal = BytesMut::new();
         let dialer = Dialer::new([protocol.as_str()], &mut proposal);
-        let deadline = Some(self.now + self.stream_config.negotiation_timeout);
-        let mut stream = Stream {
-            connection,
-            peer,
-            number,
-            owner,
-            mode: Mode::Proposing(Box::new(dialer), framing),
-            protocol: Some(protocol.clone()),
-            inbound: false,
-            queue: VecDeque::new(),
-            queued: 0,
-            finishing: false,
-            finished: false,
-            stopped: None,
-            remote_finished: false,
-            deadline,
-            told_readable: false,
-            wants_to_write: false,
-            drain_pending: false,
-        };
+        let deadline = self.now + self.stream_config.negotiation_timeout;
+        let mode = Mode::Proposing(Box::new(dialer), framing);
+        let mut stream = Stream::new(connection, peer, number, owner, mode, deadline);
+        stream.protocol = Some(protocol.clone());
         stream.enqueue(proposal.freeze());
         let id = self.streams.insert(stream);
         if let Some(link) = self.transport.links.get_mut(&connection) {
@@ -82,25 +66,9 @@ impl Node {
             return;
         }
         link.negotiating += 1;
-        let stream = Stream {
-            connection,
-            peer,
-            number,
-            owner: Owner::Nobody,
-            mode: Mode::Listening(Box::new(Listener::new())),
-            protocol: None,
-            inbound: false,
-            queue: VecDeque::new(),
-            queued: 0,
-            finishing: false,
-            finished: false,
-            stopped: None,
-            remote_finished: false,
-            deadline: Some(self.now + self.stream_config.negotiation_timeout),
-            told_readable: false,
-            wants_to_write: false,
-            drain_pending: false,
-        };
+        let deadline = self.now + self.stream_config.negotiation_timeout;
+        let mode = Mode::Listening(Box::new(Listener::new()));
+        let stream = Stream::new(connection, peer, number, Owner::Nobody, mode, deadline);
         let id = self.streams.insert(stream);
         if let Some(link) = self.transport.links.get_mut(&connection) {
             link.streams.insert(number, id);

@@ -130,6 +130,36 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// A stream that is about to negotiate, until `deadline`.
+    pub(crate) fn new(
+        connection: ConnectionId,
+        peer: PeerId,
+        number: u64,
+        owner: Owner,
+        mode: Mode,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            connection,
+            peer,
+            number,
+            owner,
+            mode,
+            protocol: None,
+            inbound: false,
+            queue: VecDeque::new(),
+            queued: 0,
+            finishing: false,
+            finished: false,
+            stopped: None,
+            remote_finished: false,
+            deadline: Some(deadline),
+            told_readable: false,
+            wants_to_write: false,
+            drain_pending: false,
+        }
+    }
+
     /// Adds bytes behind what is queued.
     pub(crate) fn enqueue(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {

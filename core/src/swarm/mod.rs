@@ -1,4 +1,3 @@
 //! Connection management: whom we are connected to, and why.
 
-pub mod dial;
 pub mod table;

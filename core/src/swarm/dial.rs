@@ -1,1 +1,0 @@
-//! Dials under way.
