@@ -24,7 +24,7 @@ pub(crate) struct Common {
     /// Print one JSON object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Directory of the key file [default: the platform's data directory]
+    /// Directory of the key file (default: the platform's data directory)
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) identity: Option<PathBuf>,
     /// Use a new identity and store nothing
@@ -33,7 +33,7 @@ pub(crate) struct Common {
     /// Derive identity and randomness from a number: for tests only, everybody can know the key
     #[arg(long, global = true, value_name = "N", value_parser = whole, conflicts_with_all = ["identity", "ephemeral"])]
     pub(crate) seed: Option<u64>,
-    /// Security offered over circuits [default: tls,noise]
+    /// Security offered over circuits (default: tls,noise)
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',')]
     pub(crate) security: Vec<SecurityName>,
     /// Log to stderr; twice for more
@@ -66,7 +66,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct RelayArgs {
-    /// Address to listen at [default: /ip4/0.0.0.0/udp/4001/quic-v1 and /ip6/::/udp/4001/quic-v1]
+    /// Address to listen at (default: /ip4/0.0.0.0/udp/4001/quic-v1 and /ip6/::/udp/4001/quic-v1)
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<SocketAddr>,
     /// How long a reservation holds; 0 for a year, as the wire wants an end
@@ -92,61 +92,61 @@ pub(crate) enum Preset {
 
 /// Single limits, where they are not as in the preset.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Limits, 0 for none, [as in the public preset]")]
+#[command(next_help_heading = "Limits, 0 for none (in parentheses the public preset)")]
 pub(crate) struct LimitArgs {
-    /// Peers that may hold a reservation [128]
+    /// Peers that may hold a reservation (128)
     #[arg(long, value_name = "N", value_parser = limit)]
     pub(crate) max_reservations: Option<usize>,
-    /// Reservations from one IPv4 address or IPv6 /64 [8]
+    /// Reservations from one IPv4 address or IPv6 /64 (8)
     #[arg(long, value_name = "N", value_parser = limit)]
     pub(crate) max_reservations_per_ip: Option<usize>,
-    /// Reservations from one IPv6 /56 [8]
+    /// Reservations from one IPv6 /56 (8)
     #[arg(long, value_name = "N", value_parser = limit)]
     pub(crate) max_reservations_per_v6_56: Option<usize>,
-    /// Reservations from one IPv6 /48 [32]
+    /// Reservations from one IPv6 /48 (32)
     #[arg(long, value_name = "N", value_parser = limit)]
     pub(crate) max_reservations_per_v6_48: Option<usize>,
-    /// How often a peer may reserve: so many at once, and one more after each TIME [30/2m]
+    /// How often a peer may reserve: so many at once, and one more after each TIME (30/2m)
     #[arg(long, value_name = "N/TIME", value_parser = rate)]
     pub(crate) reservation_rate: Option<Rate>,
-    /// The same for all peers from one IP address [60/1m]
+    /// The same for all peers from one IP address (60/1m)
     #[arg(long, value_name = "N/TIME", value_parser = rate)]
     pub(crate) reservation_rate_per_ip: Option<Rate>,
-    /// Circuits at a time [1024]
+    /// Circuits at a time (1024)
     #[arg(long, value_name = "N", value_parser = limit)]
     pub(crate) max_circuits: Option<usize>,
-    /// Circuits at a time from one peer, and to one peer [16]
+    /// Circuits at a time from one peer, and to one peer (16)
     #[arg(long, value_name = "N", value_parser = limit)]
     pub(crate) max_circuits_per_peer: Option<usize>,
-    /// Circuits at a time from one IP address [64]
+    /// Circuits at a time from one IP address (64)
     #[arg(long, value_name = "N", value_parser = limit)]
     pub(crate) max_circuits_per_ip: Option<usize>,
-    /// How often a peer may ask for a circuit [30/2m]
+    /// How often a peer may ask for a circuit (30/2m)
     #[arg(long, value_name = "N/TIME", value_parser = rate)]
     pub(crate) circuit_rate: Option<Rate>,
-    /// The same for all peers from one IP address [60/1m]
+    /// The same for all peers from one IP address (60/1m)
     #[arg(long, value_name = "N/TIME", value_parser = rate)]
     pub(crate) circuit_rate_per_ip: Option<Rate>,
-    /// How long a circuit may last [2m]
+    /// How long a circuit may last (2m)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) circuit_duration: Option<Duration>,
-    /// Bytes that a circuit may carry in each direction [128KiB]
+    /// Bytes that a circuit may carry in each direction (128KiB)
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) circuit_bytes: Option<u64>,
-    /// Bytes per second that a circuit may carry in each direction [0]
+    /// Bytes per second that a circuit may carry in each direction (0)
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) circuit_byte_rate: Option<u64>,
-    /// How long a circuit may carry nothing [0]
+    /// How long a circuit may carry nothing (0)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) circuit_idle: Option<Duration>,
-    /// Bytes per second that all circuits together may carry [0]
+    /// Bytes per second that all circuits together may carry (0)
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) relay_byte_rate: Option<u64>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// Address to listen at [default: any port, on all interfaces]
+    /// Address to listen at (default: any port, on all interfaces)
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<SocketAddr>,
     /// Relay to be reachable through, with its /p2p/PEER
@@ -181,10 +181,10 @@ pub(crate) struct PerfArgs {
     /// Whom to measure with: /ip4/…/udp/…/quic-v1/p2p/PEER, or /…/p2p/RELAY/p2p-circuit/p2p/PEER
     #[arg(value_name = "MULTIADDR", value_parser = remote_address)]
     pub(crate) address: Multiaddr,
-    /// Bytes to send [default: 10MiB, or none if --download is given]
+    /// Bytes to send (default: 10MiB, or none if --download is given)
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) upload: Option<u64>,
-    /// Bytes to receive [default: 10MiB, or none if --upload is given]
+    /// Bytes to receive (default: 10MiB, or none if --upload is given)
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) download: Option<u64>,
     /// Streams that share the bytes
