@@ -7,6 +7,7 @@ use crate::{
     identity::Identity,
     protocols::{identify, ping, relay},
     quic, streams,
+    swarm::{InvalidConfig, SwarmConfig},
     time::{Instant, UnixTime},
     upgrade,
 };
@@ -54,6 +55,8 @@ pub struct Config {
     pub quic: quic::Config,
     /// What authenticates QUIC connections; `None` is libp2p TLS.
     pub crypto: Option<Arc<dyn quic::QuicCrypto>>,
+    /// Connection management: whom we talk to, how much of everything, who goes first.
+    pub swarm: SwarmConfig,
     /// The stream layer.
     pub streams: streams::Config,
     /// Protocols that the embedder serves or opens itself.
@@ -78,6 +81,7 @@ impl Config {
             upgrade: upgrade::Config::default(),
             quic: quic::Config::default(),
             crypto: None,
+            swarm: SwarmConfig::default(),
             streams: streams::Config::default(),
             app_protocols: Vec::new(),
             behaviours: Vec::new(),
@@ -102,6 +106,9 @@ pub enum ConfigError {
     /// Two behaviours, or a behaviour and the embedder, answer the same protocol.
     #[error("protocol {0} is answered twice")]
     ProtocolTwice(ProtocolName),
+    /// A setting of connection management makes no sense.
+    #[error(transparent)]
+    Swarm(#[from] InvalidConfig),
     /// Two behaviours have the same name.
     #[error("two behaviours are called {0}")]
     NameTwice(&'static str),

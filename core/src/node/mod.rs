@@ -53,7 +53,7 @@ use crate::{
     quic::{Quic, TlsCrypto},
     rng::{HashKeys, Map, Rng},
     streams::{Owner, Streams, splice::Splices},
-    swarm::table::Connections,
+    swarm::{Swarm, table::Connections},
     time::{Deadline, Instant, UnixTime, WallClock},
     tls::{self, TlsIdentity},
     trace::{Line, Trace},
@@ -86,6 +86,7 @@ pub struct Node {
     /// The behaviour that dials circuit addresses.
     circuit_dialer: Option<usize>,
     connections: Connections,
+    swarm: Swarm,
     addresses: Addresses,
     sockets: BTreeMap<SocketId, Bound>,
     streams: Streams,
@@ -130,6 +131,7 @@ struct Route {
 impl Node {
     /// A node with no sockets yet.
     pub fn new(config: Config, start: Start) -> Result<Self, ConfigError> {
+        config.swarm.validate()?;
         let rng = Rng::new(start.seed);
         let mut hash_rng = rng.fork("hash");
         let mut keys = || HashKeys::new(&mut hash_rng);
@@ -172,6 +174,7 @@ impl Node {
             protocols,
             circuit_dialer,
             connections: Connections::new(keys()),
+            swarm: Swarm::new(config.swarm),
             addresses: Addresses::default(),
             sockets: BTreeMap::new(),
             streams: Streams::new(keys()),
@@ -332,6 +335,11 @@ impl Node {
     /// Established connections.
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// The machines of connection management.
+    pub fn swarm(&self) -> &Swarm {
+        &self.swarm
     }
 
     /// Our own addresses.
