@@ -23,6 +23,7 @@ use crate::{
     ids::{ConnectionId, StreamId, Token},
     protocols::identify,
     rng::Rng,
+    storage::{Rows, StoreError, Write},
     swarm::table::Connections,
     time::{Deadline, Instant, UnixTime},
 };
@@ -235,6 +236,10 @@ pub enum Reply {
     Spliced(SpliceReport),
     /// To [`Action::Upgrade`]; the stream has become the connection, or is gone.
     Upgraded(Result<ConnectionId, UpgradeError>),
+    /// To [`Action::Load`].
+    Loaded(Result<Rows, StoreError>),
+    /// To [`Action::Store`]: the changes will survive a crash, or none of them was made.
+    Stored(Result<(), StoreError>),
 }
 
 /// What a behaviour may ask for.
@@ -326,6 +331,26 @@ pub enum Action {
         address: Multiaddr,
         /// As it was added.
         source: AddressSource,
+    },
+    /// Read rows that were stored, perhaps by an earlier node; answered by [`Reply::Loaded`]. See
+    /// [`storage`](crate::storage).
+    Load {
+        /// Comes back in the reply.
+        token: Token,
+        /// The table, whose name should be the behaviour's.
+        table: &'static str,
+        /// The last key that was loaded; `None` starts at the first row.
+        after: Option<Bytes>,
+    },
+    /// Make these changes, in order and all or none of them; answered by [`Reply::Stored`]. One request at a time: what
+    /// is to be written meanwhile is collected and goes in the next one.
+    Store {
+        /// Comes back in the reply.
+        token: Token,
+        /// The table, whose name should be the behaviour's.
+        table: &'static str,
+        /// The changes.
+        writes: Vec<Write>,
     },
     /// Tell the embedder. [`Event::Identify`] is also told to all behaviours.
     Emit(Event),
@@ -445,6 +470,20 @@ impl<'a> Context<'a> {
     pub fn dial(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>) -> Token {
         let token = self.token();
         self.push(Action::Dial { token, peer, addresses });
+        token
+    }
+
+    /// Reads rows of a table; see [`Action::Load`].
+    pub fn load(&mut self, table: &'static str, after: Option<Bytes>) -> Token {
+        let token = self.token();
+        self.push(Action::Load { token, table, after });
+        token
+    }
+
+    /// Changes a table; see [`Action::Store`].
+    pub fn store(&mut self, table: &'static str, writes: Vec<Write>) -> Token {
+        let token = self.token();
+        self.push(Action::Store { token, table, writes });
         token
     }
 

@@ -8,7 +8,8 @@ use multiaddr::Multiaddr;
 use crate::{
     behaviour::ProtocolName,
     ids::{ConnectionId, DialId, QueryId, StreamId},
-    protocols::{identify, ping, relay},
+    protocols::{identify, ping, relay, rendezvous},
+    storage::StorageRequest,
     swarm::table::Direction,
 };
 
@@ -89,6 +90,9 @@ pub enum Event {
         /// Which address family.
         family: Family,
     },
+    /// The embedder's store is asked for something; it answers with `Node::handle_storage`. Never, unless
+    /// `Config::storage` is set.
+    Storage(StorageRequest),
     /// From ping.
     Ping(ping::Event),
     /// From identify.
@@ -97,6 +101,8 @@ pub enum Event {
     Hop(relay::hop::Event),
     /// From the relays we use.
     Reservation(relay::client::Event),
+    /// From the rendezvous point we are.
+    Rendezvous(rendezvous::Event),
     /// From a behaviour of the embedder.
     Custom {
         /// Its name.
@@ -458,6 +464,7 @@ impl fmt::Display for Event {
             Self::InboundFailed { remote, reason } => write!(f, "inbound from {remote} failed: {reason}"),
             Self::Stream { stream, event } => write!(f, "stream {stream}: {event:?}"),
             Self::Resolve { name, .. } => write!(f, "resolve {name}"),
+            Self::Storage(request) => write!(f, "storage of {}", request.table),
             Self::Ping(ping::Event { peer, result: Ok(rtt), .. }) => write!(f, "ping {peer} {rtt:?}"),
             Self::Ping(ping::Event { peer, result: Err(error), .. }) => {
                 write!(f, "ping {peer} failed: {error}")
@@ -467,6 +474,7 @@ impl fmt::Display for Event {
             }
             Self::Hop(event) => write!(f, "relay {event:?}"),
             Self::Reservation(event) => write!(f, "reservation {event}"),
+            Self::Rendezvous(event) => write!(f, "rendezvous {event:?}"),
             Self::Custom { behaviour, .. } => write!(f, "event of {behaviour}"),
         }
     }

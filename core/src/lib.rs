@@ -73,6 +73,7 @@ pub mod node;
 pub mod protocols;
 pub mod quic;
 pub mod rng;
+pub mod storage;
 pub mod streams;
 pub mod swarm;
 pub mod time;

@@ -5,6 +5,7 @@ use crate::{
     behaviour::{Action, Input, Reply},
     event::{CloseReason, OpenError, SpliceEnd, SpliceReport, StreamFault},
     ids::{StreamId, Token},
+    storage::StorageAsk,
     streams::{Mode, Owner, splice::Splice},
     trace::Glyph,
 };
@@ -57,6 +58,12 @@ impl Node {
             Action::Close { connection } => self.close_connection(connection),
             Action::AddAddress { address, source } => self.add_address(address, source),
             Action::RemoveAddress { address, source } => self.remove_address(address, source),
+            Action::Load { token, table, after } => {
+                self.ask_store(index, token, table, StorageAsk::Load { after });
+            }
+            Action::Store { token, table, writes } => {
+                self.ask_store(index, token, table, StorageAsk::Store(writes));
+            }
             Action::Emit(event) => self.emit(event),
         }
     }
@@ -77,7 +84,10 @@ impl Node {
         if !matches!(stream.mode, Mode::Framed(_) | Mode::Proposing(..)) {
             return;
         }
-        if stream.queued.saturating_add(frame.len()) > self.stream_config.write_queue {
+        // One frame always finds room, as its protocol says how long it may be.
+        let is_full =
+            stream.queued > 0 && stream.queued.saturating_add(frame.len()) > self.stream_config.write_queue;
+        if is_full {
             self.counters.add("streams.write_queue_full", 1);
             self.fail_stream(id, StreamFault::WriteQueueFull);
             return;

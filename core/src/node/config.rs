@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     behaviour::{Behaviour, ProtocolName},
     identity::Identity,
-    protocols::{identify, ping, relay},
+    protocols::{identify, ping, relay, rendezvous},
     quic, streams,
     swarm::{InvalidConfig, SwarmConfig},
     time::{Instant, UnixTime},
@@ -49,6 +49,8 @@ pub struct Config {
     pub hop: Option<relay::hop::Config>,
     /// Using relays: reservations, circuits to others, circuits to us.
     pub relay_client: relay::client::Config,
+    /// Being a rendezvous point; `None` is not to be one.
+    pub rendezvous_server: Option<rendezvous::server::Config>,
     /// How circuits become connections.
     pub upgrade: upgrade::Config,
     /// QUIC.
@@ -61,6 +63,9 @@ pub struct Config {
     pub streams: streams::Config,
     /// Protocols that the embedder serves or opens itself.
     pub app_protocols: Vec<AppProtocol>,
+    /// Whether the embedder keeps what behaviours store, and is asked with
+    /// [`Event::Storage`](crate::event::Event::Storage). If not, it is forgotten with the node.
+    pub storage: bool,
     /// Further behaviours, after the built-in ones.
     pub behaviours: Vec<Box<dyn Behaviour>>,
     /// Whether to write a trace; see [`super::Node::take_trace`].
@@ -78,12 +83,14 @@ impl Config {
             relay_roles: relay::Roles::ALL,
             hop: None,
             relay_client: relay::client::Config::default(),
+            rendezvous_server: None,
             upgrade: upgrade::Config::default(),
             quic: quic::Config::default(),
             crypto: None,
             swarm: SwarmConfig::default(),
             streams: streams::Config::default(),
             app_protocols: Vec::new(),
+            storage: false,
             behaviours: Vec::new(),
             trace: false,
         }

@@ -6,7 +6,7 @@
 //!
 //! 1. Make a [`Node`] and tell it its sockets with [`Node::handle_socket`].
 //! 2. Feed inputs as they come: [`Node::handle_datagram`] (or a batch with [`Node::handle_datagrams`]), [`Node::handle_timeout`] when [`Node::deadline`] has come,
-//!    [`Node::handle_resolved`], or a command such as [`Node::dial`] or [`Node::write`].
+//!    [`Node::handle_resolved`], [`Node::handle_storage`], or a command such as [`Node::dial`] or [`Node::write`].
 //! 3. After each input, or each batch of inputs, take the outputs until there are none: [`Node::poll_transmit`] (send
 //!    them), [`Node::poll_event`] (act on them, which may be commands, so start again), then ask [`Node::deadline`] and
 //!    wait for the next input until then.
@@ -22,6 +22,7 @@ mod dialing;
 mod metrics;
 mod pump;
 mod stats;
+mod storage;
 mod streaming;
 mod transport;
 
@@ -35,7 +36,9 @@ use libp2p_identity::PeerId;
 use peerless_proto::address;
 
 pub(crate) use self::circuits::CircuitId;
-use self::{circuits::Circuits, dialing::Dialing, metrics::Totals, pump::Work, transport::Transport};
+use self::{
+    circuits::Circuits, dialing::Dialing, metrics::Totals, pump::Work, storage::Storage, transport::Transport,
+};
 pub use self::{
     command::StreamError,
     config::{AppProtocol, Config, ConfigError, Start},
@@ -49,7 +52,7 @@ use crate::{
     event::Event,
     identity::Identity,
     ids::{QueryId, SocketId},
-    protocols::{identify, ping, relay},
+    protocols::{identify, ping, relay, rendezvous},
     quic::{Quic, TlsCrypto},
     rng::{HashKeys, Map, Rng},
     streams::{Owner, Streams, splice::Splices},
@@ -93,6 +96,7 @@ pub struct Node {
     splices: Splices,
     transport: Transport,
     dialing: Dialing,
+    storage: Storage,
     stream_config: crate::streams::Config,
     upgrade_config: crate::upgrade::Config,
     upgrade_rng: Rng,
@@ -188,6 +192,7 @@ impl Node {
                 busy_circuits: VecDeque::new(),
             },
             dialing: Dialing::default(),
+            storage: Storage::new(config.storage),
             stream_config: config.streams,
             upgrade_config: config.upgrade,
             upgrade_rng: rng.fork("upgrade"),
@@ -411,6 +416,9 @@ fn built_in(config: &Config) -> Vec<Box<dyn Behaviour>> {
     ];
     if let Some(hop) = config.hop.as_ref().filter(|_| config.relay_roles.contains(relay::Roles::HOP)) {
         behaviours.push(Box::new(relay::hop::Hop::new(hop.clone())));
+    }
+    if let Some(server) = &config.rendezvous_server {
+        behaviours.push(Box::new(rendezvous::server::Server::new(server.clone())));
     }
     behaviours
 }

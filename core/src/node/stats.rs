@@ -19,6 +19,8 @@ pub struct Stats {
     pub dials: usize,
     /// Armed timers of the stream layer, splices, circuits and dials.
     pub timers: usize,
+    /// Requests to the embedder's store that it has not answered yet.
+    pub storage: usize,
     /// Events not taken yet.
     pub events: usize,
     /// The QUIC pipe's own counts.
@@ -38,6 +40,7 @@ impl Node {
                 + self.splices.timers()
                 + self.transport.circuits.timers()
                 + self.dialing.timers(),
+            storage: self.storage.len(),
             events: self.events.len(),
             quic: self.transport.quic.stats(),
         }

@@ -108,6 +108,10 @@ pub struct Discover {
     /// From an earlier answer: only what is new since.
     #[prost(bytes = "vec", optional, tag = "3")]
     pub cookie: Option<Vec<u8>>,
+    /// Whether the client reads the records of every dialect, and is not confused by those of others. Not in the
+    /// specification: points that do not know it skip it, as protobuf has them do.
+    #[prost(bool, optional, tag = "100")]
+    pub any_dialect: Option<bool>,
 }
 
 /// Answers [`Discover`].

@@ -185,7 +185,7 @@ proptest! {
             register: Some(register.clone()),
             register_response: Some(rendezvous::RegisterResponse { status, status_text: status_text.clone(), ttl: number }),
             unregister: Some(rendezvous::Unregister { ns: ns.clone(), id: blob.clone() }),
-            discover: Some(rendezvous::Discover { ns, limit: number, cookie: blob.clone() }),
+            discover: Some(rendezvous::Discover { ns, limit: number, cookie: blob.clone(), any_dialect: None }),
             discover_response: Some(rendezvous::DiscoverResponse {
                 registrations: vec![register; 3], cookie: blob.clone(), status, status_text,
             }),

@@ -1,15 +1,15 @@
 //! What a relay allows: functions of a request, of how much is in use, and of the time, without state and without
 //! effects.
 
-mod rate;
 mod refusal;
 
 use std::{net::IpAddr, time::Duration};
 
 use smallvec::SmallVec;
 
-pub(super) use self::rate::Buckets;
-pub use self::{rate::Rate, refusal::Refusal};
+pub use self::refusal::Refusal;
+pub(super) use crate::protocols::rate::Buckets;
+pub use crate::protocols::rate::Rate;
 use crate::{
     event::{CircuitLimit, SpliceLimit},
     time::Instant,

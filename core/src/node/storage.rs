@@ -1,0 +1,84 @@
+//! Between the behaviours that keep something and the embedder's store.
+
+use std::collections::BTreeMap;
+
+use super::{Node, pump::Work};
+use crate::{
+    behaviour::{Input, Reply},
+    event::Event,
+    ids::Token,
+    storage::{Rows, StorageAnswer, StorageAsk, StorageId, StorageRequest, StoreError},
+    time::Instant,
+};
+
+/// The requests that the embedder has not answered yet.
+#[derive(Debug)]
+pub(super) struct Storage {
+    /// Whether there is a store at all.
+    is_there: bool,
+    next: u64,
+    waiting: BTreeMap<StorageId, Waiting>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    behaviour: usize,
+    token: Token,
+    is_load: bool,
+}
+
+impl Storage {
+    pub(super) fn new(is_there: bool) -> Self {
+        Self { is_there, next: 0, waiting: BTreeMap::new() }
+    }
+
+    /// Requests under way.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+impl Node {
+    /// The answer to [`Event::Storage`]. An id that is not waited for changes nothing.
+    pub fn handle_storage(&mut self, now: Instant, id: StorageId, answer: Result<StorageAnswer, StoreError>) {
+        self.advance(now);
+        if let Some(waiting) = self.storage.waiting.remove(&id) {
+            self.stored(waiting, answer);
+        }
+        self.pump();
+    }
+
+    /// Asks the embedder's store, if there is one.
+    pub(super) fn ask_store(&mut self, behaviour: usize, token: Token, table: &'static str, ask: StorageAsk) {
+        let is_load = matches!(ask, StorageAsk::Load { .. });
+        let waiting = Waiting { behaviour, token, is_load };
+        if !self.storage.is_there {
+            let nothing =
+                if is_load { StorageAnswer::Loaded(Rows::default()) } else { StorageAnswer::Stored };
+            return self.stored(waiting, Ok(nothing));
+        }
+        let id = StorageId(self.storage.next);
+        self.storage.next += 1;
+        self.storage.waiting.insert(id, waiting);
+        self.emit(Event::Storage(StorageRequest { id, table, ask }));
+    }
+
+    fn stored(&mut self, waiting: Waiting, answer: Result<StorageAnswer, StoreError>) {
+        let Waiting { behaviour, token, is_load } = waiting;
+        if answer.is_err() {
+            self.counters.add("storage.failed", 1);
+        }
+        let reply = if is_load {
+            Reply::Loaded(answer.and_then(|answer| match answer {
+                StorageAnswer::Loaded(rows) => Ok(rows),
+                StorageAnswer::Stored => Err(StoreError::Mismatch),
+            }))
+        } else {
+            Reply::Stored(answer.and_then(|answer| match answer {
+                StorageAnswer::Stored => Ok(()),
+                StorageAnswer::Loaded(_) => Err(StoreError::Mismatch),
+            }))
+        };
+        self.work.push_back(Work::Input(behaviour, Input::Reply(token, reply)));
+    }
+}
