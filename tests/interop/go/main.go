@@ -33,7 +33,7 @@ import (
 )
 
 const (
-	usage       = "usage: go-peer relay|listen|ping|echo|identify [MULTIADDR] [--listen MA] [--relay MA] [--security tls|noise] ..."
+	usage       = "usage: go-peer relay|listen|ping|echo|identify|rendezvous|register|discover [MULTIADDR] [--listen MA] ..."
 	dialTimeout = 25 * time.Second
 )
 
@@ -50,6 +50,11 @@ type options struct {
 	circuitDuration int64
 	seed            string
 	keep            bool
+	point           string
+	namespace       string
+	ttl             int
+	limit           int
+	watch           bool
 }
 
 func main() {
@@ -79,7 +84,12 @@ func parse(args []string) (*options, error) {
 	flags.Int64Var(&opts.circuitBytes, "circuit-bytes", 0, "bytes a circuit may carry each way, 0 for no limit")
 	flags.Int64Var(&opts.circuitDuration, "circuit-duration", 0, "seconds a circuit may live, 0 for no limit")
 	flags.StringVar(&opts.seed, "seed", "", "0 to 255: the key whose seed is this byte 32 times, the same in every run")
-	flags.BoolVar(&opts.keep, "keep", false, "leave the reservations to AutoRelay, which renews them")
+	flags.BoolVar(&opts.keep, "keep", false, "listen: leave reserving to AutoRelay, which renews; register: stay")
+	flags.StringVar(&opts.point, "point", "", "rendezvous point to register or discover at")
+	flags.StringVar(&opts.namespace, "namespace", "", "namespace to register in or to discover")
+	flags.IntVar(&opts.ttl, "ttl", 0, "seconds to register for, 0 for what the point grants by itself")
+	flags.IntVar(&opts.limit, "limit", 0, "registrations of one page, 0 for what the point answers by itself")
+	flags.BoolVar(&opts.watch, "watch", false, "go on asking for what is new")
 	for rest := args[1:]; ; {
 		if err := flags.Parse(rest); err != nil {
 			return nil, err
@@ -129,6 +139,12 @@ func run(opts *options) error {
 			}
 		}
 		return untilTerminated()
+	case "rendezvous":
+		return servePoint(h)
+	case "register":
+		return register(context.Background(), h, opts)
+	case "discover":
+		return discover(context.Background(), h, opts)
 	case "ping", "echo", "identify":
 		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 		defer cancel()
@@ -152,7 +168,7 @@ func newHost(opts *options) (host.Host, error) {
 		}
 		settings = append(settings, libp2p.Identity(key))
 	}
-	if opts.keep {
+	if opts.keep && opts.command == "listen" {
 		relays, err := addrInfos(opts.relays)
 		if err != nil {
 			return nil, err

@@ -1,4 +1,4 @@
-// A small js-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify and echo.
+// A small js-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify, echo and rendezvous.
 
 import { createCipheriv, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -14,15 +14,26 @@ import { ping } from '@libp2p/ping'
 import { tls } from '@libp2p/tls'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
+import { emit, full } from './events.js'
+import { discover, register, servePoint } from './rendezvous.js'
 
 const ECHO = '/echo/1.0.0'
 const DIAL_TIMEOUT_MS = 25_000
 // Lets a stream end on the far side first: go-libp2p resets pings beyond a few streams at once.
 const PING_PAUSE_MS = 100
 const ECHO_CHUNK = 64 * 1024
-const USAGE = 'usage: peer.js relay|listen|ping|echo|identify [MULTIADDR] [--listen MA] [--relay MA] [--security tls|noise] ...'
+const USAGE = 'usage: peer.js relay|listen|ping|echo|identify|rendezvous|register|discover [MULTIADDR] [--listen MA] ...'
 
-const COMMANDS = { relay: serve, listen: serve, ping: dial, echo: dial, identify: dial }
+const COMMANDS = {
+  relay: serve,
+  listen: serve,
+  ping: dial,
+  echo: dial,
+  identify: dial,
+  rendezvous: listening(servePoint),
+  register: listening(register),
+  discover
+}
 
 function parse () {
   const { values, positionals } = parseArgs({
@@ -36,7 +47,13 @@ function parse () {
       count: { type: 'string', short: 'c', default: '5' },
       bytes: { type: 'string', default: '0' },
       'circuit-bytes': { type: 'string', default: '0' },
-      'circuit-duration': { type: 'string', default: '0' }
+      'circuit-duration': { type: 'string', default: '0' },
+      point: { type: 'string' },
+      namespace: { type: 'string' },
+      ttl: { type: 'string' },
+      limit: { type: 'string' },
+      keep: { type: 'boolean' },
+      watch: { type: 'boolean' }
     }
   })
   const [command, target] = positionals
@@ -49,7 +66,7 @@ function parse () {
 async function newNode (options) {
   const node = await createLibp2p({
     start: false,
-    privateKey: await keyOf(options.seed),
+    privateKey: options.key,
     nodeInfo: { userAgent: 'interop-js-peer' },
     addresses: { listen: [...options.listen, ...options.relay.map(relay => `${relay}/p2p-circuit`)] },
     transports: [quic(), circuitRelayTransport()],
@@ -97,11 +114,16 @@ function relayLimits (options) {
   }
 }
 
+function listening (command) {
+  return async (node, options) => {
+    emitListening(node)
+    await command(node, options)
+  }
+}
+
 async function serve (node, options) {
   const own = node.getMultiaddrs().map(String)
-  for (const address of own.filter(address => !address.includes('/p2p-circuit'))) {
-    emit({ event: 'listening', address })
-  }
+  emitListening(node)
   for (const relay of options.relay) {
     const id = relay.split('/p2p/').at(-1)
     emit({
@@ -193,6 +215,12 @@ async function aborted (signal) {
   throw new Error('the peer did not identify itself in time')
 }
 
+function emitListening (node) {
+  for (const address of node.getMultiaddrs().filter(address => !isRelayed(address))) {
+    emit({ event: 'listening', address: address.toString() })
+  }
+}
+
 function emitConnected ({ remotePeer, remoteAddr }) {
   emit({
     event: 'connected',
@@ -216,16 +244,6 @@ function isRelayed (address) {
   return address.toString().includes('/p2p-circuit')
 }
 
-// The address with the peer's id at its end.
-function full (address, peer) {
-  const text = address.toString()
-  return text.endsWith(`/p2p/${peer}`) ? text : `${text}/p2p/${peer}`
-}
-
-function emit (line) {
-  process.stdout.write(`${JSON.stringify(line)}\n`)
-}
-
 async function main () {
   let options
   try {
@@ -235,6 +253,7 @@ async function main () {
     return 2
   }
   try {
+    options.key = await keyOf(options.seed)
     const node = await newNode(options)
     await COMMANDS[options.command](node, options)
     await node.stop()

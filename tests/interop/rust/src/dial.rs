@@ -26,9 +26,7 @@ pub(crate) enum Task {
 
 /// Dials the target and does the task with it.
 pub(crate) async fn run(mut swarm: Swarm<Peer>, target: Multiaddr, task: Task) -> Result<(), Failure> {
-    let Some(Protocol::P2p(peer)) = target.iter().last() else {
-        return Err("the multiaddr has to end in /p2p/ID".into());
-    };
+    let peer = id_of(&target)?;
     let work = async {
         connect(&mut swarm, target, peer).await?;
         match task {
@@ -42,7 +40,14 @@ pub(crate) async fn run(mut swarm: Swarm<Peer>, target: Multiaddr, task: Task) -
     result
 }
 
-async fn connect(swarm: &mut Swarm<Peer>, target: Multiaddr, peer: PeerId) -> Result<(), Failure> {
+pub(crate) fn id_of(target: &Multiaddr) -> Result<PeerId, Failure> {
+    match target.iter().last() {
+        Some(Protocol::P2p(peer)) => Ok(peer),
+        _ => Err("the multiaddr has to end in /p2p/ID".into()),
+    }
+}
+
+pub(crate) async fn connect(swarm: &mut Swarm<Peer>, target: Multiaddr, peer: PeerId) -> Result<(), Failure> {
     swarm.dial(target)?;
     loop {
         match next(swarm).await {
@@ -53,7 +58,7 @@ async fn connect(swarm: &mut Swarm<Peer>, target: Multiaddr, peer: PeerId) -> Re
     }
 }
 
-async fn next(swarm: &mut Swarm<Peer>) -> SwarmEvent<PeerEvent> {
+pub(crate) async fn next(swarm: &mut Swarm<Peer>) -> SwarmEvent<PeerEvent> {
     let event = swarm.select_next_some().await;
     report(swarm, &event);
     event
@@ -101,7 +106,7 @@ async fn drive_echo(swarm: &mut Swarm<Peer>, peer: PeerId, bytes: u64) -> Result
 }
 
 /// Ends the connection in words, so that the far side need not wait for silence.
-async fn close(mut swarm: Swarm<Peer>, peer: PeerId) {
+pub(crate) async fn close(mut swarm: Swarm<Peer>, peer: PeerId) {
     let _ = swarm.disconnect_peer_id(peer);
     let farewell = async {
         loop {

@@ -1,6 +1,8 @@
-//! A small rust-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify and echo.
+//! A small rust-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify, echo and
+//! rendezvous.
 
 mod dial;
+mod rendezvous;
 mod report;
 
 use std::{error::Error, process::ExitCode, time::Duration};
@@ -11,7 +13,7 @@ use libp2p::{
     Multiaddr, StreamProtocol, Swarm, SwarmBuilder, identify,
     identity::Keypair,
     multiaddr::Protocol,
-    noise, ping, relay,
+    noise, ping, relay, rendezvous as rdv,
     swarm::{self, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
     tls, yamux,
 };
@@ -68,6 +70,15 @@ enum Command {
     },
     /// Print what a peer says of itself.
     Identify { target: Multiaddr },
+    /// Run a rendezvous point.
+    Rendezvous {
+        #[arg(long)]
+        listen: Vec<Multiaddr>,
+    },
+    /// Register at a rendezvous point.
+    Register(rendezvous::Register),
+    /// Print who is registered at a rendezvous point.
+    Discover(rendezvous::Discover),
 }
 
 #[derive(Args)]
@@ -97,6 +108,8 @@ struct Peer {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     streams: libp2p_stream::Behaviour,
+    point: Toggle<rdv::server::Behaviour>,
+    rendezvous: rdv::client::Behaviour,
 }
 
 #[tokio::main]
@@ -124,6 +137,9 @@ async fn run(options: Options) -> Result<(), Failure> {
         Command::Ping { target, count } => dial::run(swarm, target, dial::Task::Ping { count }).await,
         Command::Echo { target, bytes } => dial::run(swarm, target, dial::Task::Echo { bytes }).await,
         Command::Identify { target } => dial::run(swarm, target, dial::Task::Identify).await,
+        Command::Rendezvous { listen } => serve(swarm, listen, vec![]).await,
+        Command::Register(options) => rendezvous::register(swarm, options).await,
+        Command::Discover(options) => rendezvous::discover(swarm, options).await,
     }
 }
 
@@ -175,6 +191,10 @@ fn peer(key: &Keypair, relay_client: relay::client::Behaviour, command: &Command
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping),
         streams: libp2p_stream::Behaviour::new(),
+        point: matches!(command, Command::Rendezvous { .. })
+            .then(|| rdv::server::Behaviour::new(rdv::server::Config::default()))
+            .into(),
+        rendezvous: rdv::client::Behaviour::new(key.clone()),
     }
 }
 

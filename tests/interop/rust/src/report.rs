@@ -59,6 +59,6 @@ fn relay_of(address: &Multiaddr) -> Option<PeerId> {
 }
 
 /// The address with the peer's id at its end.
-fn full(address: &Multiaddr, peer: PeerId) -> String {
+pub(crate) fn full(address: &Multiaddr, peer: PeerId) -> String {
     address.clone().with_p2p(peer).unwrap_or_else(|other| other).to_string()
 }
