@@ -472,7 +472,7 @@ impl fmt::Display for Event {
             Self::Identify(identify::Event { peer, info, .. }) => {
                 write!(f, "identified {peer} as {}", info.agent)
             }
-            Self::Hop(event) => write!(f, "relay {event:?}"),
+            Self::Hop(event) => write!(f, "relay: {event}"),
             Self::Reservation(event) => write!(f, "reservation {event}"),
             Self::Rendezvous(event) => write!(f, "rendezvous {event:?}"),
             Self::Custom { behaviour, .. } => write!(f, "event of {behaviour}"),

@@ -694,7 +694,7 @@ fn brief(event: &Event) -> String {
         Event::Identify(told) => {
             format!("Identified {{ peer: {}, agent: {:?} }}", told.peer, told.info.agent)
         }
-        Event::Hop(event) => format!("{event:?}"),
+        Event::Hop(event) => event.to_string(),
         Event::Reservation(event) => format!("reservation {event}"),
         other => format!("{other:?}"),
     };

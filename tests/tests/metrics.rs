@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use peerless_core::{
     event::Event,
-    node::{MetricKind, Metrics},
+    node::{MetricKind, Metrics, Value},
     protocols::relay::{hop, limits::RelayLimits},
 };
 use peerless_tests::{
@@ -160,6 +160,50 @@ fn limits_refusals_and_handshakes_that_fail_are_told_apart() {
     assert_values(&w, a, &[("peerless_connections_closed_total", &[("reason", "circuit")], 1)]);
 }
 
+/// A uses one relay over a circuit; another one is not there.
+#[test]
+fn each_relay_is_known_by_how_well_it_works() {
+    let mut w = World::new(4);
+    let [r, absent] = ["R", "Absent"].map(|name| w.host(name).relay().start());
+    let [a, b] = ["A", "B"].map(|name| w.host(name).start());
+    w.reserve(b, r);
+    w.run_for(secs(1));
+    w.kill(absent);
+    let nowhere = w.circuit(absent, b);
+    w.try_dial(a, None, &[nowhere]).expect_err("that relay is not there");
+    let circuit = w.dial_via(a, r, b);
+
+    let metrics = w.node(a).metrics();
+    let [good, bad] = [r, absent].map(|relay| w[relay].peer().to_string());
+    let of = |name: &str, relay: &str| {
+        metrics.get_real(&format!("peerless_known_relay_{name}"), &[("relay", relay)])
+    };
+    assert_eq!(metrics.get("peerless_known_relays", &[]), Some(2));
+    assert_eq!(of("success_ratio", &good), Some(1.0));
+    assert_eq!(of("success_ratio", &bad), Some(0.0));
+    assert_eq!(of("failures", &good), Some(0.0));
+    assert!(of("successes", &good).is_some_and(|n| n > 0.5) && of("failures", &bad).is_some_and(|n| n > 0.5));
+    // The default link takes 20 ms there and 20 ms back.
+    let latency = of("latency_seconds", &good).expect("it was measured");
+    assert!((0.04..0.2).contains(&latency), "{latency}");
+    assert_eq!((of("latency_seconds", &bad), of("failed_latency_seconds", &good)), (None, None));
+    assert!(of("failed_latency_seconds", &bad).is_some_and(|waited| waited > 1.0));
+    let score = of("score", &good).expect("it is fit");
+    assert!((0.0..1000.0).contains(&score), "{score}");
+    assert_eq!(of("score", &bad), None, "who only fails is not fit");
+    let active = |w: &World| {
+        w.node(a).metrics().get("peerless_known_relay_active_circuits", &[("relay", good.as_str())])
+    };
+    assert_eq!(active(&w), Some(1));
+    w.close(a, circuit);
+    w.run_for(secs(1));
+    assert_eq!(active(&w), Some(0));
+    w.run_for(secs(3600));
+    let forgiven =
+        w.node(a).metrics().get_real("peerless_known_relay_score", &[("relay", bad.as_str())]);
+    assert!(forgiven.is_some(), "a failure an hour ago is no ban");
+}
+
 #[test]
 fn names_and_labels_are_what_prometheus_takes() {
     let mut w = World::new(3);
@@ -186,8 +230,9 @@ fn names_and_labels_are_what_prometheus_takes() {
             assert!(seen.insert(&sample.labels), "{name} has {:?} twice", sample.labels);
             if family.kind == MetricKind::Counter {
                 let labels = &sample.labels;
-                let old = before.get(name, labels).unwrap_or(0);
-                assert!(sample.value >= old, "{name} {labels:?} fell from {old} to {}", sample.value);
+                let words: Vec<_> = labels.iter().map(|(label, value)| (*label, value.as_ref())).collect();
+                let old = Value::Whole(before.get(name, &words).unwrap_or(0));
+                assert!(sample.value >= old, "{name} {labels:?} fell from {old:?} to {:?}", sample.value);
             }
         }
     }

@@ -113,15 +113,15 @@ fn a_circuit_from_reservation_to_end() {
     insta::assert_snapshot!(solo.story(), @r#"
     0.000  B  >  R  hop RESERVE
     0.000  R  >  B  hop STATUS OK expire=+1h limit=120s/128KiB voucher(B,R)
-    0.000  R  *  ReservationAccepted { peer: B, expires: UnixTime(1700003600s), renewed: false }
+    0.000  R  *  reservation of B granted until Unix time 1700003600
     0.500  A  >  R  hop CONNECT B
     0.540  R  >  B  stop CONNECT A limit=120s/128KiB
     0.540  B  >  R  stop STATUS OK
     0.540  R  >  A  hop STATUS OK limit=120s/128KiB
     0.540  R  =  splice A<->B limit=131072
-    0.540  R  *  CircuitOpened { source: A, target: B }
-    2.540  R  *  CircuitClosed { source: A, target: B, bytes_in: 1832, bytes_out: 1790, end: Finished }
-    2.540  R  *  ReservationEnded { peer: B, why: "disconnected" }
+    0.540  R  *  circuit from A to B opened
+    2.540  R  *  circuit from A to B closed after 1832 bytes there and 1790 back: both finished
+    2.540  R  *  reservation of B ended: disconnected
     "#);
 }
 

@@ -385,7 +385,7 @@ fn what_the_data_plane_has_to_keep_is_told_to_it() {
     let (circuit, _) = connect(&mut solo, a, "T");
     assert!(solo.story().contains("splice A<->T limit=5 rate=7 idle=9s"));
     solo.splice_ends(circuit, SpliceReport { a_to_b: 0, b_to_a: 0, end: SpliceEnd::Idle });
-    assert!(solo.story().contains("end: Idle"));
+    assert!(solo.story().contains("back: idle"));
     leave(&mut solo);
 }
 

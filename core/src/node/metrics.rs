@@ -2,7 +2,10 @@
 //!
 //! Names follow the conventions of Prometheus; how the numbers are written down is the exporter's business.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use libp2p_identity::PeerId;
 use peerless_proto::address::CircuitAddr;
@@ -15,12 +18,13 @@ use crate::{
         Status,
         client::Client,
         hop::{self, CircuitEnd, Hop},
+        score::RelayMetrics,
     },
     swarm::table::Direction,
 };
 
 /// A snapshot of everything that a node counts and holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Metrics {
     /// Each name once, always the same ones in the same order.
@@ -28,7 +32,7 @@ pub struct Metrics {
 }
 
 /// The samples of one name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Family {
     /// Its name; that of a counter ends in `_total`.
@@ -51,27 +55,55 @@ pub enum MetricKind {
 }
 
 /// One value of a family.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sample {
     /// Names and values of its labels, the names being the same in the whole family.
-    pub labels: Vec<(&'static str, &'static str)>,
+    pub labels: Vec<(&'static str, Cow<'static, str>)>,
     /// The value.
-    pub value: u64,
+    pub value: Value,
+}
+
+/// What a sample says.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub enum Value {
+    /// How many.
+    Whole(u64),
+    /// How much.
+    Real(f64),
 }
 
 impl Metrics {
-    /// The value of the sample of `name` with exactly these labels.
+    /// The value of the sample of `name` with exactly these labels, if there is one and it is a whole number.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        match self.find(name, labels)? {
+            Value::Whole(value) => Some(value),
+            Value::Real(_) => None,
+        }
+    }
+
+    /// The same of a value that need not be whole.
+    pub fn get_real(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        match self.find(name, labels)? {
+            Value::Whole(_) => None,
+            Value::Real(value) => Some(value),
+        }
+    }
+
+    fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<Value> {
         let family = self.families.iter().find(|family| family.name == name)?;
-        family.samples.iter().find(|sample| sample.labels == labels).map(|sample| sample.value)
+        let same = |sample: &&Sample| {
+            sample.labels.iter().map(|(label, value)| (*label, value.as_ref())).eq(labels.iter().copied())
+        };
+        family.samples.iter().find(same).map(|sample| sample.value)
     }
 }
 
 impl Node {
-    /// Everything that the node counts and holds right now. The work grows with the number of connections and splices.
+    /// Everything that the node counts and holds right now. The work grows with the number of connections, splices and
+    /// known relays.
     pub fn metrics(&self) -> Metrics {
-        let families = [self.held(), self.relay_metrics(), self.transport_metrics()];
+        let families = [self.held(), self.known_relays(), self.relay_metrics(), self.transport_metrics()];
         Metrics { families: families.into_iter().flatten().collect() }
     }
 
@@ -109,6 +141,70 @@ impl Node {
             ),
             gauge("peerless_reservations", "Relays that forward to this node", one(relays.len())),
             gauge("peerless_reservations_wanted", "Relays that are to forward to this node", one(wanted)),
+        ]
+    }
+
+    /// How well the relays work that this node uses or tried to.
+    fn known_relays(&self) -> Vec<Family> {
+        let known = self.behaviour::<Client>().map(|client| client.scores().export(self.now));
+        let known = known.unwrap_or_default();
+        let each = |value: &dyn Fn(&RelayMetrics) -> Option<Value>| {
+            let sample = |metrics: &RelayMetrics| {
+                let labels = vec![("relay", metrics.relay.to_string().into())];
+                Some(Sample { labels, value: value(metrics)? })
+            };
+            known.iter().filter_map(sample).collect()
+        };
+        let seconds = |ms: Option<f64>| ms.map(|ms| Value::Real(ms / 1000.0));
+        let since = |metrics: &RelayMetrics| {
+            self.now.saturating_duration_since(metrics.stats.last_updated).as_secs_f64()
+        };
+        vec![
+            gauge(
+                "peerless_known_relays",
+                "Relays of which it is known how well they work",
+                one(known.len()),
+            ),
+            gauge(
+                "peerless_known_relay_score",
+                "Score of each relay, lower is better; a relay that is not fit has none",
+                each(&|metrics| metrics.score.map(Value::Real)),
+            ),
+            gauge(
+                "peerless_known_relay_latency_seconds",
+                "Average latency of each relay where it worked",
+                each(&|metrics| seconds(metrics.stats.latency_ms)),
+            ),
+            gauge(
+                "peerless_known_relay_failed_latency_seconds",
+                "Average time that failed attempts to use each relay took",
+                each(&|metrics| seconds(metrics.stats.failed_latency_ms)),
+            ),
+            gauge(
+                "peerless_known_relay_success_ratio",
+                "Successes per attempt to use each relay, 1 if there was none",
+                each(&|metrics| Some(Value::Real(metrics.success_rate))),
+            ),
+            gauge(
+                "peerless_known_relay_successes",
+                "Attempts to use each relay that succeeded, counting less the longer ago they were",
+                each(&|metrics| Some(Value::Real(metrics.stats.successes))),
+            ),
+            gauge(
+                "peerless_known_relay_failures",
+                "Attempts to use each relay that failed, counting less the longer ago they were",
+                each(&|metrics| Some(Value::Real(metrics.stats.failures))),
+            ),
+            gauge(
+                "peerless_known_relay_attempt_age_seconds",
+                "Time since an attempt to use each relay was last recorded",
+                each(&|metrics| Some(Value::Real(since(metrics)))),
+            ),
+            gauge(
+                "peerless_known_relay_active_circuits",
+                "Connections through each relay",
+                each(&|metrics| Some(Value::Whole(metrics.stats.active_circuits.into()))),
+            ),
         ]
     }
 
@@ -290,15 +386,15 @@ impl<const N: usize> Tally<N> {
 
     fn samples(&self, names: [&'static str; N]) -> Vec<Sample> {
         let sample = |(values, value): (&[&'static str; N], &u64)| Sample {
-            labels: names.into_iter().zip(*values).collect(),
-            value: *value,
+            labels: names.into_iter().zip(values.map(Cow::from)).collect(),
+            value: Value::Whole(*value),
         };
         self.0.iter().map(sample).collect()
     }
 }
 
 fn one(value: usize) -> Vec<Sample> {
-    vec![Sample { labels: Vec::new(), value: value as u64 }]
+    vec![Sample { labels: Vec::new(), value: Value::Whole(value as u64) }]
 }
 
 fn gauge(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use peerless_core::node::{Family, MetricKind, Metrics, Sample};
+use peerless_core::node::{Family, MetricKind, Metrics, Sample, Value};
 use peerless_mio::Handle;
 use prometheus_client::{
     collector::Collector,
@@ -77,10 +77,16 @@ impl Collector for Snapshot {
     }
 }
 
-fn encode_value(metric: &mut MetricEncoder<'_>, kind: MetricType, value: u64) -> fmt::Result {
-    match kind {
-        MetricType::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
-        _ => metric.encode_gauge(&value),
+fn encode_value(metric: &mut MetricEncoder<'_>, kind: MetricType, value: Value) -> fmt::Result {
+    match (kind, value) {
+        (MetricType::Counter, Value::Whole(value)) => {
+            metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        }
+        (MetricType::Counter, Value::Real(value)) => {
+            metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        }
+        (_, Value::Whole(value)) => metric.encode_gauge(&value),
+        (_, Value::Real(value)) => metric.encode_gauge(&value),
     }
 }
 

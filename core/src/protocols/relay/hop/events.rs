@@ -1,5 +1,7 @@
 //! What a relay tells the embedder.
 
+use std::fmt;
+
 use libp2p_identity::PeerId;
 
 use crate::{
@@ -69,6 +71,32 @@ pub enum Event {
         /// Why.
         end: CircuitEnd,
     },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReservationAccepted { peer, expires, renewed } => {
+                let done = if *renewed { "renewed" } else { "granted" };
+                write!(f, "reservation of {peer} {done} until Unix time {}", expires.as_secs())
+            }
+            Self::ReservationRefused { peer, status, why } => {
+                write!(f, "reservation of {peer} refused: {why} ({status})")
+            }
+            Self::ReservationEnded { peer, why } => write!(f, "reservation of {peer} ended: {why}"),
+            Self::CircuitRefused { source, target: Some(target), status, why } => {
+                write!(f, "circuit from {source} to {target} refused: {why} ({status})")
+            }
+            Self::CircuitRefused { source, target: None, status, why } => {
+                write!(f, "request from {source} refused: {why} ({status})")
+            }
+            Self::CircuitOpened { source, target } => write!(f, "circuit from {source} to {target} opened"),
+            Self::CircuitClosed { source, target, bytes_in, bytes_out, end } => write!(
+                f,
+                "circuit from {source} to {target} closed after {bytes_in} bytes there and {bytes_out} back: {end}"
+            ),
+        }
+    }
 }
 
 impl From<Event> for event::Event {

@@ -59,3 +59,23 @@ fn counters_and_gauges_are_written_with_their_help_and_labels() {
     }
     assert!(text.ends_with("# EOF\n"));
 }
+
+#[test]
+fn relays_are_written_with_their_peer_ids_and_numbers_with_fractions() {
+    let mut runtime = runtime();
+    let relay = Identity::generate(&mut Rng::new([2; 32])).peer();
+    // There is no socket for it, so that the attempt fails at once.
+    let address = format!("/ip6/::1/udp/1/quic-v1/p2p/{relay}").parse().unwrap();
+    let (node, now) = runtime.node_mut();
+    node.reserve(now, address).unwrap();
+    let text = text(runtime.node().metrics());
+    for lines in [
+        "# TYPE peerless_known_relay_success_ratio gauge\npeerless_known_relay_success_ratio{relay=\"",
+        &format!("\npeerless_known_relay_success_ratio{{relay=\"{relay}\"}} 0.0\n"),
+        &format!("\npeerless_known_relay_failures{{relay=\"{relay}\"}} "),
+        &format!("\npeerless_known_relay_active_circuits{{relay=\"{relay}\"}} 0\n"),
+    ] {
+        assert!(text.contains(lines), "{lines} in {text}");
+    }
+    assert!(!text.contains("peerless_known_relay_score{"), "who only fails has no score: {text}");
+}
