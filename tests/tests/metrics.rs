@@ -199,8 +199,7 @@ fn each_relay_is_known_by_how_well_it_works() {
     w.run_for(secs(1));
     assert_eq!(active(&w), Some(0));
     w.run_for(secs(3600));
-    let forgiven =
-        w.node(a).metrics().get_real("peerless_known_relay_score", &[("relay", bad.as_str())]);
+    let forgiven = w.node(a).metrics().get_real("peerless_known_relay_score", &[("relay", bad.as_str())]);
     assert!(forgiven.is_some(), "a failure an hour ago is no ban");
 }
 

@@ -1,8 +1,12 @@
 //! The relay's limits: each lets so many pass and not one more, says so in its own words, and lets the next one in when
 //! one has gone; and all of them hold at every step of a long hostile run.
 
+#[path = "relay_limits/circuit.rs"]
+mod circuit;
+#[path = "relay_limits/table.rs"]
+mod table;
+
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -10,7 +14,7 @@ use std::{
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
     behaviour::{Behaviour as _, ProtocolSpec},
-    event::{AttemptError, Event, SpliceEnd, SpliceReport},
+    event::{AttemptError, CircuitLimit, Event, SpliceEnd, SpliceReport},
     ids::{ConnectionId, StreamId},
     node::{self, Node, Start},
     protocols::relay::{
@@ -26,9 +30,10 @@ use peerless_proto::pb::{
     Message as _,
     relay::{HopMessage, StopMessage, StopType},
 };
-use peerless_tests::solo::{EPOCH, Solo, circuit, identity, peer};
+use peerless_tests::solo::{self, EPOCH, Solo, identity, peer};
 
-const TICK: Duration = Duration::from_nanos(1);
+use self::circuit::TICK;
+
 const NONE: RelayLimits = RelayLimits::unlimited();
 
 fn at(solo: &mut Solo<Hop>, name: &str, ip: impl Into<IpAddr>) -> ConnectionId {
@@ -95,63 +100,8 @@ fn refusal(solo: &mut Solo<Hop>) -> (Status, &'static str) {
     solo.events().into_iter().filter_map(refused).next_back().expect("a refusal")
 }
 
-/// A limit of three, in a relay that has no other.
-struct Case {
-    limits: RelayLimits,
-    /// Where and who the `n`th is: the first four are all within the limit's reach.
-    nth: fn(usize) -> (String, IpAddr),
-    /// Somebody of whom the limit does not speak, if there is such a one.
-    other: Option<IpAddr>,
-    status: Status,
-    why: &'static str,
-    counter: &'static str,
-}
-
 fn name(n: usize) -> String {
     format!("P{n}")
-}
-
-#[rustfmt::skip]
-fn reservation_cases() -> Vec<Case> {
-    let status = Status::ReservationRefused;
-    vec![
-        Case {
-            limits: RelayLimits { max_reservations: 3, ..NONE },
-            nth: |n| (name(n), v4(n as u8, 1)), other: None,
-            status, why: "too many reservations", counter: "relay.hop.refused.reservations_full",
-        },
-        Case {
-            limits: RelayLimits { max_reservations_per_ip: 3, ..NONE },
-            nth: |n| (name(n), v4(1, 1)), other: Some(v4(1, 2)),
-            status, why: "too many reservations from the IP address", counter: "relay.hop.refused.reservations_ip",
-        },
-        Case { // A host rotates through its /64.
-            limits: RelayLimits { max_reservations_per_ip: 3, ..NONE },
-            nth: |n| (name(n), v6(1, 1, 1, n as u64)), other: Some(v6(1, 1, 2, 1)),
-            status, why: "too many reservations from the IP address", counter: "relay.hop.refused.reservations_ip",
-        },
-        Case { // IPv4 in IPv6 is IPv4, not one /64 with all others.
-            limits: RelayLimits { max_reservations_per_ip: 3, ..NONE },
-            nth: |n| (name(n), if n % 2 == 0 { v4(1, 1) } else { Ipv4Addr::new(198, 51, 1, 1).to_ipv6_mapped().into() }),
-            other: Some(Ipv4Addr::new(198, 51, 1, 2).to_ipv6_mapped().into()),
-            status, why: "too many reservations from the IP address", counter: "relay.hop.refused.reservations_ip",
-        },
-        Case {
-            limits: RelayLimits { max_reservations_per_v6_56: 3, ..NONE },
-            nth: |n| (name(n), v6(1, 1, n as u8, 1)), other: Some(v6(1, 2, 0, 1)),
-            status, why: "too many reservations from the IPv6 /56", counter: "relay.hop.refused.reservations_v6_56",
-        },
-        Case {
-            limits: RelayLimits { max_reservations_per_v6_48: 3, ..NONE },
-            nth: |n| (name(n), v6(1, n as u8, 0, 1)), other: Some(v6(2, 0, 0, 1)),
-            status, why: "too many reservations from the IPv6 /48", counter: "relay.hop.refused.reservations_v6_48",
-        },
-        Case { // 198.51.7.0/24 and 2001:db8:7::/48 are of one system.
-            limits: RelayLimits { max_reservations_per_asn: 3, ..NONE },
-            nth: |n| (name(n), if n % 2 == 0 { v4(7, n) } else { v6(7, n as u8, 0, 1) }), other: Some(v4(8, 1)),
-            status, why: "too many reservations from the autonomous system", counter: "relay.hop.refused.reservations_asn",
-        },
-    ]
 }
 
 fn relay(limits: RelayLimits) -> Solo<Hop> {
@@ -161,40 +111,6 @@ fn relay(limits: RelayLimits) -> Solo<Hop> {
         _ => None,
     };
     Solo::new("R", Hop::new(Config { asn: Some(AsnLookup::new(asn)), ..limits.into() }))
-}
-
-#[test]
-fn each_limit_of_reservations_lets_three_pass_and_the_next_when_one_has_gone() {
-    for case in reservation_cases() {
-        let mut solo = relay(case.limits);
-        let peers: Vec<_> = (0..5)
-            .map(|n| {
-                let (name, ip) = (case.nth)(n);
-                at(&mut solo, &name, ip)
-            })
-            .collect();
-        for connection in &peers[..3] {
-            assert_eq!(reserve(&mut solo, *connection), Status::Ok, "{}", case.why);
-        }
-        assert_eq!(reserve(&mut solo, peers[3]), case.status, "{}", case.why);
-        assert_eq!(refusal(&mut solo), (case.status, case.why));
-        assert_eq!(solo.counters.get(case.counter), 1, "{}", case.counter);
-        assert_eq!(reserve(&mut solo, peers[1]), Status::Ok, "a renewal at a full relay");
-        if let Some(ip) = case.other {
-            let other = at(&mut solo, "Other", ip);
-            assert_eq!(reserve(&mut solo, other), Status::Ok, "{}: another place", case.why);
-        }
-        solo.disconnect(peers[1]);
-        assert_eq!(reserve(&mut solo, peers[3]), Status::Ok, "{}: one has gone", case.why);
-        assert_eq!(reserve(&mut solo, peers[4]), case.status, "{}", case.why);
-        // All expire, and all may come again.
-        solo.advance(Duration::from_secs(3600));
-        assert_eq!(solo.behaviour.reservations(), 0);
-        for connection in [0, 3, 4] {
-            assert_eq!(reserve(&mut solo, peers[connection]), Status::Ok, "{}", case.why);
-        }
-        leave(&mut solo);
-    }
 }
 
 #[test]
@@ -221,119 +137,6 @@ fn a_reservation_that_moves_to_a_full_place_is_refused_and_stays_where_it_was() 
     let next = at(&mut solo, "C", v4(1, 1));
     assert_eq!(reserve(&mut solo, next), Status::Ok, "its first place is free");
     leave(&mut solo);
-}
-
-#[test]
-fn each_limit_of_circuits_lets_three_pass_and_the_next_when_one_has_gone() {
-    type Nth = fn(usize) -> (&'static str, u8, &'static str);
-    const SOURCES: [&str; 5] = ["A", "B", "C", "D", "E"];
-    const TARGETS: [&str; 5] = ["T", "U", "V", "W", "X"];
-    #[rustfmt::skip]
-    let cases: [(RelayLimits, Nth, &str, &str); 4] = [
-        (RelayLimits { max_circuits: 3, ..NONE }, |n| (SOURCES[n], n as u8, TARGETS[n]),
-            "too many circuits", "relay.hop.refused.circuits_full"),
-        (RelayLimits { max_circuits_per_source: 3, ..NONE }, |n| ("A", 1, TARGETS[n]),
-            "too many circuits of the source", "relay.hop.refused.source_full"),
-        (RelayLimits { max_circuits_per_target: 3, ..NONE }, |n| (SOURCES[n], n as u8, "T"),
-            "too many circuits of the target", "relay.hop.refused.target_full"),
-        (RelayLimits { max_circuits_per_ip: 3, ..NONE }, |n| (SOURCES[n], 1, TARGETS[n]),
-            "too many circuits from the IP address", "relay.hop.refused.circuits_ip"),
-    ];
-    for (limits, nth, why, counter) in cases {
-        let mut solo = relay(limits);
-        for (n, target) in TARGETS.into_iter().enumerate() {
-            let connection = at(&mut solo, target, v4(200, n));
-            assert_eq!(reserve(&mut solo, connection), Status::Ok);
-        }
-        let mut sources = BTreeMap::new();
-        let mut outcome = |solo: &mut Solo<Hop>, n| {
-            let (source, net, target) = nth(n);
-            let connection =
-                *sources.entry(source).or_insert_with(|| at(solo, source, v4(net, usize::from(net))));
-            connect(solo, connection, target).1
-        };
-        assert_eq!([0, 1, 2].map(|n| outcome(&mut solo, n)), [Status::Ok; 3], "{why}");
-        assert_eq!(outcome(&mut solo, 3), Status::ResourceLimitExceeded);
-        assert_eq!(refusal(&mut solo), (Status::ResourceLimitExceeded, why));
-        assert_eq!(solo.counters.get(counter), 1);
-        let first = any_circuit(&solo);
-        close(&mut solo, first);
-        assert_eq!(outcome(&mut solo, 3), Status::Ok, "{why}: one has gone");
-        assert_eq!(outcome(&mut solo, 4), Status::ResourceLimitExceeded, "{why}");
-        leave(&mut solo);
-    }
-}
-
-fn any_circuit(solo: &Solo<Hop>) -> StreamId {
-    solo.streams().into_iter().find(|stream| solo.is_spliced(*stream)).expect("a circuit")
-}
-
-#[test]
-fn each_rate_lets_its_burst_pass_and_one_more_at_each_exact_tick() {
-    let rate = Rate::new(3, 10);
-    type Request = fn(&mut Solo<Hop>, usize) -> Status;
-    let same_peer: Request = |solo, _| {
-        let a = at(solo, "A", v4(1, 1));
-        let status = reserve(solo, a);
-        solo.disconnect(a);
-        status
-    };
-    let same_ip: Request = |solo, n| {
-        let a = at(solo, &name(n), v6(1, 1, 1, n as u64));
-        let status = reserve(solo, a);
-        solo.disconnect(a);
-        status
-    };
-    let same_source: Request = |solo, _| {
-        let a = at(solo, "A", v4(1, 1));
-        let (_, status) = connect(solo, a, "T");
-        solo.disconnect(a);
-        status
-    };
-    let same_source_ip: Request = |solo, n| {
-        let a = at(solo, &name(n), v4(1, 1));
-        let (_, status) = connect(solo, a, "T");
-        solo.disconnect(a);
-        status
-    };
-    let (refused, exceeded) = (Status::ReservationRefused, Status::ResourceLimitExceeded);
-    #[rustfmt::skip]
-    let cases = [
-        (RelayLimits { reservation_rate_per_peer: rate, ..NONE }, same_peer, refused,
-            "reservations asked for too often", "relay.hop.refused.reservation_rate_peer"),
-        (RelayLimits { reservation_rate_per_ip: rate, ..NONE }, same_ip, refused,
-            "reservations asked for too often from the IP address", "relay.hop.refused.reservation_rate_ip"),
-        (RelayLimits { circuit_rate_per_peer: rate, ..NONE }, same_source, exceeded,
-            "circuits asked for too often", "relay.hop.refused.circuit_rate_peer"),
-        (RelayLimits { circuit_rate_per_ip: rate, ..NONE }, same_source_ip, exceeded,
-            "circuits asked for too often from the IP address", "relay.hop.refused.circuit_rate_ip"),
-    ];
-    for (limits, request, no, why, counter) in cases {
-        let mut solo = relay(limits);
-        let target = at(&mut solo, "T", v4(9, 9));
-        assert_eq!(reserve(&mut solo, target), Status::Ok);
-        let mut n = 0;
-        let mut next = |solo: &mut Solo<Hop>| {
-            n += 1;
-            request(solo, n)
-        };
-        assert_eq!(
-            [(); 3].map(|()| next(&mut solo)),
-            [Status::Ok; 3],
-            "{why}: new connections do not refill it"
-        );
-        assert_eq!(next(&mut solo), no, "{why}");
-        assert_eq!(refusal(&mut solo), (no, why));
-        assert_eq!(solo.counters.get(counter), 1);
-        solo.advance(Duration::from_secs(10) - TICK);
-        assert_eq!(next(&mut solo), no, "{why}: a tick early");
-        solo.advance(TICK);
-        assert_eq!(next(&mut solo), Status::Ok, "{why}: what was refused cost nothing");
-        assert_eq!(next(&mut solo), no, "{why}");
-        solo.advance(Duration::from_secs(30));
-        assert_eq!([(); 3].map(|()| next(&mut solo)), [Status::Ok; 3], "{why}");
-        leave(&mut solo);
-    }
 }
 
 #[test]
@@ -391,7 +194,7 @@ fn what_the_data_plane_has_to_keep_is_told_to_it() {
 
 #[test]
 fn a_node_serves_what_its_roles_say() {
-    let circuit = circuit("/ip4/192.0.2.1/udp/1/quic-v1", "R", "T");
+    let circuit = solo::circuit("/ip4/192.0.2.1/udp/1/quic-v1", "R", "T");
     let (hop, stop, client) = (Roles::HOP, Roles::STOP, Roles::CLIENT);
     for roles in [Roles::NONE, hop, stop, client, hop | client, Roles::ALL] {
         let mut config = node::Config::new(identity("A"));

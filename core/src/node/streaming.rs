@@ -367,7 +367,9 @@ impl Node {
 
     fn splice_turned(&mut self, id: SpliceId, turn: Turn) {
         match turn {
-            Turn::Idle | Turn::Paced(_) | Turn::Queued => {}
+            Turn::Idle => {}
+            Turn::Paced(_) => self.counters.add("splices.held_back.circuit_byte_rate", 1),
+            Turn::Queued => self.counters.add("splices.held_back.relay_byte_rate", 1),
             Turn::More => self.schedule_splice(id),
             Turn::Limit => self.cut_splice(id),
             Turn::Over(end) => self.end_splice(id, end),

@@ -68,9 +68,9 @@ pub(crate) enum Turn {
     More,
     /// A direction reached its limit; nothing is read any more.
     Limit,
-    /// Its own rate lets nothing pass until then.
+    /// Its own rate lets nothing pass until then; it begins to wait.
     Paced(Instant),
-    /// The rate of all splices lets nothing pass; it is to wait in line.
+    /// The rate of all splices lets nothing pass; it begins to wait in line.
     Queued,
     /// It is over.
     Over(SpliceEnd),
@@ -496,12 +496,15 @@ impl Splices {
             pace.spend(allowed - left);
         }
         match turn {
-            Turn::Queued if splice.ticket.is_none() => {
+            // It waits already.
+            Turn::Queued if splice.ticket.is_some() => return Turn::Idle,
+            Turn::Paced(at) if splice.resume_at == Some(at) => return Turn::Idle,
+            Turn::Queued => {
                 splice.ticket = Some(self.next_ticket);
                 self.line.insert(self.next_ticket, id);
                 self.next_ticket += 1;
             }
-            Turn::Paced(at) if splice.resume_at != Some(at) => {
+            Turn::Paced(at) => {
                 if let Some(old) = splice.resume_at.replace(at) {
                     self.resumes.clear(old, id);
                 }

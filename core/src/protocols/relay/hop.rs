@@ -338,6 +338,12 @@ impl Hop {
             SpliceEnd::Local if over => CircuitEnd::Duration,
             end => end.into(),
         };
+        match end {
+            CircuitEnd::DataLimit => cx.count("relay.hop.ended.circuit_bytes"),
+            CircuitEnd::Duration => cx.count("relay.hop.ended.circuit_duration"),
+            CircuitEnd::Idle => cx.count("relay.hop.ended.circuit_idle"),
+            _ => {}
+        }
         let SpliceReport { a_to_b: bytes_in, b_to_a: bytes_out, .. } = report;
         cx.count_n("relay.hop.bytes", bytes_in.saturating_add(bytes_out));
         cx.emit(Event::CircuitClosed { source, target, bytes_in, bytes_out, end });
