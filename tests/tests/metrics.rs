@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use peerless_core::{
     event::Event,
-    node::{MetricKind, Metrics, Value},
+    node::{Label, MetricKind, Metrics, Value},
     protocols::relay::{hop, limits::RelayLimits},
 };
 use peerless_tests::{
@@ -174,9 +174,10 @@ fn each_relay_is_known_by_how_well_it_works() {
     let circuit = w.dial_via(a, r, b);
 
     let metrics = w.node(a).metrics();
-    let [good, bad] = [r, absent].map(|relay| w[relay].peer().to_string());
-    let of = |name: &str, relay: &str| {
-        metrics.get_real(&format!("peerless_known_relay_{name}"), &[("relay", relay)])
+    let [good, bad] = [r, absent].map(|relay| w[relay].peer());
+    let of = |name: &str, relay| match metrics.get_of(&format!("peerless_known_relay_{name}"), relay)? {
+        Value::Real(value) => Some(value),
+        Value::Whole(_) => panic!("{name} is not whole"),
     };
     assert_eq!(metrics.get("peerless_known_relays", &[]), Some(2));
     assert_eq!(of("success_ratio", &good), Some(1.0));
@@ -191,15 +192,13 @@ fn each_relay_is_known_by_how_well_it_works() {
     let score = of("score", &good).expect("it is fit");
     assert!((0.0..1000.0).contains(&score), "{score}");
     assert_eq!(of("score", &bad), None, "who only fails is not fit");
-    let active = |w: &World| {
-        w.node(a).metrics().get("peerless_known_relay_active_circuits", &[("relay", good.as_str())])
-    };
-    assert_eq!(active(&w), Some(1));
+    let active = |w: &World| w.node(a).metrics().get_of("peerless_known_relay_active_circuits", &good);
+    assert_eq!(active(&w), Some(Value::Whole(1)));
     w.close(a, circuit);
     w.run_for(secs(1));
-    assert_eq!(active(&w), Some(0));
+    assert_eq!(active(&w), Some(Value::Whole(0)));
     w.run_for(secs(3600));
-    let forgiven = w.node(a).metrics().get_real("peerless_known_relay_score", &[("relay", bad.as_str())]);
+    let forgiven = w.node(a).metrics().get_of("peerless_known_relay_score", &bad);
     assert!(forgiven.is_some(), "a failure an hour ago is no ban");
 }
 
@@ -229,7 +228,11 @@ fn names_and_labels_are_what_prometheus_takes() {
             assert!(seen.insert(&sample.labels), "{name} has {:?} twice", sample.labels);
             if family.kind == MetricKind::Counter {
                 let labels = &sample.labels;
-                let words: Vec<_> = labels.iter().map(|(label, value)| (*label, value.as_ref())).collect();
+                let word = |(label, value): &(&'static str, Label)| match value {
+                    Label::Word(word) => (*label, *word),
+                    Label::Peer(_) => panic!("peers come and go, counters stay: {name}"),
+                };
+                let words: Vec<_> = labels.iter().map(word).collect();
                 let old = Value::Whole(before.get(name, &words).unwrap_or(0));
                 assert!(sample.value >= old, "{name} {labels:?} fell from {old:?} to {:?}", sample.value);
             }

@@ -2,10 +2,7 @@
 //!
 //! Names follow the conventions of Prometheus; how the numbers are written down is the exporter's business.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
 use peerless_proto::address::CircuitAddr;
@@ -59,9 +56,18 @@ pub enum MetricKind {
 #[non_exhaustive]
 pub struct Sample {
     /// Names and values of its labels, the names being the same in the whole family.
-    pub labels: Vec<(&'static str, Cow<'static, str>)>,
+    pub labels: Vec<(&'static str, Label)>,
     /// The value.
     pub value: Value,
+}
+
+/// The value of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Label {
+    /// One of a few words.
+    Word(&'static str),
+    /// A peer.
+    Peer(PeerId),
 }
 
 /// What a sample says.
@@ -76,26 +82,25 @@ pub enum Value {
 impl Metrics {
     /// The value of the sample of `name` with exactly these labels, if there is one and it is a whole number.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
-        match self.find(name, labels)? {
+        let word = |(label, value): &(&'static str, Label)| match value {
+            Label::Word(word) => Some((*label, *word)),
+            Label::Peer(_) => None,
+        };
+        let same = |sample: &Sample| sample.labels.iter().map(word).eq(labels.iter().map(|l| Some(*l)));
+        match self.find(name, same)? {
             Value::Whole(value) => Some(value),
             Value::Real(_) => None,
         }
     }
 
-    /// The same of a value that need not be whole.
-    pub fn get_real(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        match self.find(name, labels)? {
-            Value::Whole(_) => None,
-            Value::Real(value) => Some(value),
-        }
+    /// The value of the sample of `name` that is about `peer` alone.
+    pub fn get_of(&self, name: &str, peer: &PeerId) -> Option<Value> {
+        self.find(name, |sample| matches!(&sample.labels[..], [(_, Label::Peer(about))] if about == peer))
     }
 
-    fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<Value> {
+    fn find(&self, name: &str, wanted: impl Fn(&Sample) -> bool) -> Option<Value> {
         let family = self.families.iter().find(|family| family.name == name)?;
-        let same = |sample: &&Sample| {
-            sample.labels.iter().map(|(label, value)| (*label, value.as_ref())).eq(labels.iter().copied())
-        };
-        family.samples.iter().find(same).map(|sample| sample.value)
+        family.samples.iter().find(|sample| wanted(sample)).map(|sample| sample.value)
     }
 }
 
@@ -150,7 +155,7 @@ impl Node {
         let known = known.unwrap_or_default();
         let each = |value: &dyn Fn(&RelayMetrics) -> Option<Value>| {
             let sample = |metrics: &RelayMetrics| {
-                let labels = vec![("relay", metrics.relay.to_string().into())];
+                let labels = vec![("relay", Label::Peer(metrics.relay))];
                 Some(Sample { labels, value: value(metrics)? })
             };
             known.iter().filter_map(sample).collect()
@@ -386,7 +391,7 @@ impl<const N: usize> Tally<N> {
 
     fn samples(&self, names: [&'static str; N]) -> Vec<Sample> {
         let sample = |(values, value): (&[&'static str; N], &u64)| Sample {
-            labels: names.into_iter().zip(values.map(Cow::from)).collect(),
+            labels: names.into_iter().zip(values.map(Label::Word)).collect(),
             value: Value::Whole(*value),
         };
         self.0.iter().map(sample).collect()

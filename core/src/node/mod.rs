@@ -42,7 +42,7 @@ use self::{
 pub use self::{
     command::StreamError,
     config::{AppProtocol, Config, ConfigError, Start},
-    metrics::{Family, MetricKind, Metrics, Sample, Value},
+    metrics::{Family, Label, MetricKind, Metrics, Sample, Value},
     stats::Stats,
 };
 use crate::{

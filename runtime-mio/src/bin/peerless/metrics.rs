@@ -1,12 +1,13 @@
 //! `--metrics`: what the node counts as Prometheus reads it, and whether the node is alive.
 
 use std::{
+    borrow::Cow,
     fmt, io,
     net::{SocketAddr, TcpListener},
     time::Duration,
 };
 
-use peerless_core::node::{Family, MetricKind, Metrics, Sample, Value};
+use peerless_core::node::{Family, Label, MetricKind, Metrics, Sample, Value};
 use peerless_mio::Handle;
 use prometheus_client::{
     collector::Collector,
@@ -69,11 +70,20 @@ impl Collector for Snapshot {
                 if labels.is_empty() {
                     encode_value(&mut family, kind, *value)?;
                 } else {
-                    encode_value(&mut family.encode_family(labels)?, kind, *value)?;
+                    let labels: Vec<_> =
+                        labels.iter().map(|(name, value)| (*name, label_text(value))).collect();
+                    encode_value(&mut family.encode_family(&labels)?, kind, *value)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+fn label_text(value: &Label) -> Cow<'static, str> {
+    match value {
+        Label::Word(word) => Cow::Borrowed(word),
+        Label::Peer(peer) => Cow::Owned(peer.to_string()),
     }
 }
 
