@@ -33,9 +33,9 @@ pub struct Message {
 }
 
 impl Message {
-    /// The type, if it is present and known.
+    /// The type, if it is known. A missing one is REGISTER: clients that speak proto3 (go, py) leave zeros out.
     pub fn kind(&self) -> Option<MessageType> {
-        self.r#type?.try_into().ok()
+        self.r#type.unwrap_or_default().try_into().ok()
     }
 }
 
@@ -79,9 +79,9 @@ pub struct RegisterResponse {
 }
 
 impl RegisterResponse {
-    /// The status, if it is present and known.
+    /// The status, if it is known. A missing one is OK: points that speak proto3 (go, py) leave zeros out.
     pub fn known_status(&self) -> Option<ResponseStatus> {
-        self.status?.try_into().ok()
+        self.status.unwrap_or_default().try_into().ok()
     }
 }
 
@@ -132,9 +132,9 @@ pub struct DiscoverResponse {
 }
 
 impl DiscoverResponse {
-    /// The status, if it is present and known.
+    /// The status, if it is known. A missing one is OK: points that speak proto3 (go, py) leave zeros out.
     pub fn known_status(&self) -> Option<ResponseStatus> {
-        self.status?.try_into().ok()
+        self.status.unwrap_or_default().try_into().ok()
     }
 }
 

@@ -41,6 +41,19 @@ fn unknown_values_are_kept_and_are_no_known_ones() {
 }
 
 #[test]
+fn rendezvous_reads_the_zeros_that_proto3_leaves_out() {
+    use rendezvous::{Message, MessageType, ResponseStatus};
+    let asked: Message = decode(&hex("12040a026e73")).unwrap();
+    assert_eq!(asked.kind(), Some(MessageType::Register));
+    assert_eq!(asked.register.unwrap().ns.as_deref(), Some("ns"));
+    let answer: Message = decode(&hex("08011a0318a038")).unwrap();
+    assert_eq!(answer.kind(), Some(MessageType::RegisterResponse));
+    let answer = answer.register_response.unwrap();
+    assert_eq!((answer.known_status(), answer.ttl), (Some(ResponseStatus::Ok), Some(7200)));
+    assert_eq!(decode::<Message>(&hex("0805")).unwrap().kind(), None);
+}
+
+#[test]
 fn unknown_fields_are_skipped() {
     let message: relay::HopMessage = decode(&hex("0800a20602abcd")).unwrap();
     assert_eq!(message, relay::HopMessage::reserve());

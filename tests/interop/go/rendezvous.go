@@ -53,7 +53,7 @@ func register(ctx context.Context, h host.Host, opts *options) error {
 	return nil
 }
 
-// discover asks page by page; with watch it then goes on asking for what is new.
+// discover asks until there is no more; with watch it goes on asking for what is new.
 func discover(ctx context.Context, h host.Host, opts *options) error {
 	at, err := point(ctx, h, opts)
 	if err != nil {
@@ -70,7 +70,7 @@ func discover(ctx context.Context, h host.Host, opts *options) error {
 		}
 		emit(map[string]any{"event": "page", "peers": len(found)})
 		cookie = next
-		if opts.limit > 0 && len(found) == opts.limit {
+		if len(found) > 0 && len(cookie) > 0 {
 			continue
 		}
 		if !opts.watch {

@@ -53,7 +53,7 @@ export async function register (node, { key, point, namespace, ttl, keep }) {
   }
 }
 
-// Asks page by page, and when watching goes on asking for what is new.
+// Asks until there is no more, and when watching goes on asking for what is new.
 export async function discover (node, { point, namespace, limit, watch }) {
   let cookie
   for (;;) {
@@ -65,7 +65,7 @@ export async function discover (node, { point, namespace, limit, watch }) {
     }
     emit({ event: 'page', peers: answer.registrations.length })
     cookie = answer.cookie
-    if (answer.registrations.length === Number(limit)) {
+    if (answer.registrations.length > 0 && cookie.length > 0) {
       continue
     }
     if (!watch) {

@@ -58,7 +58,7 @@ async def register(host, options):
 
 
 async def discover(host, options):
-    """Asks page by page, and when watching goes on asking for what is new."""
+    """Asks until there is no more, and when watching goes on asking for what is new."""
     client = await client_at(host, options.point)
     cookie = b""
     while True:
@@ -67,7 +67,7 @@ async def discover(host, options):
             addresses = [full(address, info.peer_id) for address in info.addrs]
             emit("peer", peer=str(info.peer_id), addresses=addresses, ttl=None)
         emit("page", peers=len(found))
-        if len(found) == options.limit and cookie:
+        if found and cookie:
             continue
         if not options.watch:
             return

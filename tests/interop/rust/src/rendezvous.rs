@@ -1,6 +1,6 @@
 //! Registering and discovering at a rendezvous point.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use clap::Args;
 use libp2p::{
@@ -33,14 +33,21 @@ pub(crate) struct Register {
     /// Stay until told to stop.
     #[arg(long)]
     keep: bool,
+    /// Register in so many namespaces more, which are called like the first and end in a number.
+    #[arg(long, default_value_t = 0)]
+    namespaces_more: u16,
+    /// So many addresses of 250 bytes more, which lead nowhere; libp2p keeps 20 in all.
+    #[arg(long, default_value_t = 0)]
+    addresses_more: u16,
 }
 
 #[derive(Args)]
 pub(crate) struct Discover {
     #[arg(long)]
     point: Multiaddr,
+    /// Every namespace when not given.
     #[arg(long)]
-    namespace: String,
+    namespace: Option<String>,
     /// Registrations of one page; what the point answers by itself when not given.
     #[arg(long)]
     limit: Option<u64>,
@@ -52,7 +59,8 @@ pub(crate) struct Discover {
 /// Registers once the listening addresses are known, which are what it registers.
 pub(crate) async fn register(mut swarm: Swarm<Peer>, options: Register) -> Result<(), Failure> {
     let point = dial::id_of(&options.point)?;
-    let namespace = Namespace::new(options.namespace)?;
+    let more = (1..=options.namespaces_more).map(|number| format!("{}-{number}", options.namespace));
+    let namespaces: Vec<_> = iter::once(options.namespace.clone()).chain(more).collect();
     let mut awaited = options.listen.len();
     for address in options.listen {
         swarm.listen_on(address)?;
@@ -64,8 +72,14 @@ pub(crate) async fn register(mut swarm: Swarm<Peer>, options: Register) -> Resul
         }
     }
     timeout(DIAL_TIMEOUT, dial::connect(&mut swarm, options.point, point)).await??;
-    swarm.behaviour_mut().rendezvous.register(namespace, point, options.ttl)?;
-    timeout(DIAL_TIMEOUT, await_registered(&mut swarm)).await??;
+    for port in 0..options.addresses_more {
+        let name = "padding.".repeat(30) + "invalid";
+        swarm.add_external_address(format!("/dns4/{name}/udp/{port}/quic-v1").parse()?);
+    }
+    for namespace in namespaces {
+        swarm.behaviour_mut().rendezvous.register(Namespace::new(namespace)?, point, options.ttl)?;
+        timeout(DIAL_TIMEOUT, await_registered(&mut swarm)).await??;
+    }
     if options.keep {
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
@@ -93,19 +107,17 @@ async fn await_registered(swarm: &mut Swarm<Peer>) -> Result<(), Failure> {
     }
 }
 
-/// Asks page by page, and when watching goes on asking for what is new.
+/// Asks until there is no more, and when watching goes on asking for what is new.
 pub(crate) async fn discover(mut swarm: Swarm<Peer>, options: Discover) -> Result<(), Failure> {
     let point = dial::id_of(&options.point)?;
-    let namespace = Namespace::new(options.namespace)?;
+    let namespace = options.namespace.map(Namespace::new).transpose()?;
     timeout(DIAL_TIMEOUT, dial::connect(&mut swarm, options.point, point)).await??;
     let mut cookie = None;
     loop {
-        let asked = Some(namespace.clone());
-        swarm.behaviour_mut().rendezvous.discover(asked, cookie, options.limit, point);
-        let page = timeout(DIAL_TIMEOUT, await_page(&mut swarm)).await??;
-        let full = options.limit == Some(page.0);
-        cookie = Some(page.1);
-        if full {
+        swarm.behaviour_mut().rendezvous.discover(namespace.clone(), cookie, options.limit, point);
+        let (peers, next) = timeout(DIAL_TIMEOUT, await_page(&mut swarm)).await??;
+        cookie = Some(next);
+        if peers > 0 {
             continue;
         }
         if !options.watch {
@@ -118,7 +130,7 @@ pub(crate) async fn discover(mut swarm: Swarm<Peer>, options: Discover) -> Resul
 }
 
 /// How many the point named, and the cookie to go on with.
-async fn await_page(swarm: &mut Swarm<Peer>) -> Result<(u64, Cookie), Failure> {
+async fn await_page(swarm: &mut Swarm<Peer>) -> Result<(usize, Cookie), Failure> {
     loop {
         match dial::next(swarm).await {
             SwarmEvent::Behaviour(PeerEvent::Rendezvous(Event::Discovered {
@@ -126,7 +138,7 @@ async fn await_page(swarm: &mut Swarm<Peer>) -> Result<(u64, Cookie), Failure> {
             })) => {
                 registrations.iter().for_each(emit_found);
                 report::emit(json!({ "event": "page", "peers": registrations.len() }));
-                return Ok((registrations.len() as u64, cookie));
+                return Ok((registrations.len(), cookie));
             }
             SwarmEvent::Behaviour(PeerEvent::Rendezvous(Event::DiscoverFailed { error, .. })) => {
                 return Err(format!("not discovered: {error:?}").into());

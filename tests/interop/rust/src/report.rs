@@ -35,6 +35,8 @@ pub(crate) fn report(swarm: &Swarm<Peer>, event: &SwarmEvent<PeerEvent>) {
                 "observed": info.observed_addr.to_string(),
             }));
         }
+        // They repeat what the answers hold.
+        SwarmEvent::Behaviour(PeerEvent::Point(_)) => {}
         other => eprintln!("{other:?}"),
     }
 }
