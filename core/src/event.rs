@@ -10,7 +10,7 @@ use crate::{
     ids::{ConnectionId, DialId, QueryId, StreamId},
     protocols::{identify, ping, relay, rendezvous},
     storage::StorageRequest,
-    swarm::table::Direction,
+    swarm::{Refusal, table::Direction},
 };
 
 /// What the embedder is told, in order.
@@ -279,6 +279,19 @@ pub enum CloseReason {
     /// The remote's muxer broke its rules.
     #[error("muxer error: {0}")]
     Muxer(String),
+    /// Connection management does not want it.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+impl CloseReason {
+    /// The application error code with which we close for this reason.
+    pub(crate) fn code(&self) -> u64 {
+        match self {
+            Self::Refused(refusal) => refusal.code(),
+            _ => 0,
+        }
+    }
 }
 
 /// Why a dial reached nobody.
@@ -332,6 +345,9 @@ pub enum AttemptError {
     /// The connection failed before it was established.
     #[error("{0}")]
     Failed(CloseReason),
+    /// Connection management does not want it; nothing was sent there.
+    #[error("{0}")]
+    Refused(Refusal),
     /// No relay is known that is fit to be asked.
     #[error("no relay to go through is known")]
     NoRelay,
@@ -383,6 +399,9 @@ pub enum UpgradeError {
     /// The stream's id is stale.
     #[error("no such stream")]
     NoStream,
+    /// Connection management does not want it.
+    #[error("{0}")]
+    Refused(Refusal),
     /// The carrying stream ended.
     #[error("the circuit ended: {0}")]
     Carrier(StreamFault),

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use peerless_core::{
     ids::{QuicId, SocketId},
     node::Datagram,
-    quic::{Config, Quic, QuicEvent, Read, ReadError, StreamNote},
+    quic::{Config, Everybody, Quic, QuicEvent, Read, ReadError, StreamNote},
 };
 
 use crate::{
@@ -92,7 +92,7 @@ impl RawPeer {
         for Packet { from, to, ecn, data } in w.receive(self.host) {
             let data = BytesMut::from(&data[..]);
             let datagram = Datagram { socket: SOCKET, remote: from, local_ip: Some(to.ip()), ecn, data };
-            self.quic.handle_datagram(w.now(), datagram);
+            self.quic.handle_datagram(w.now(), datagram, &mut Everybody);
         }
         if self.quic.deadline().is_some_and(|deadline| deadline.is_due(w.now())) {
             self.quic.handle_timeout(w.now());

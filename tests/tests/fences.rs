@@ -127,7 +127,7 @@ const FENCES: &[Fence] = &[
     },
     Fence {
         name: "metrics are numbers; their text belongs to the runtimes",
-        folders: &["core/src/node/metrics.rs"],
+        folders: &["core/src/node/metrics.rs", "core/src/node/metrics/"],
         words: &["format!", "write!", "String", "to_string", "Display", "std::fmt"],
         exceptions: &[],
     },

@@ -4,7 +4,7 @@ use super::{Node, pump::Work};
 use crate::{
     behaviour::{Action, Input, Reply},
     event::{CloseReason, OpenError, SpliceEnd, SpliceReport, StreamFault},
-    ids::{StreamId, Token},
+    ids::{ConnectionId, StreamId, Token},
     storage::StorageAsk,
     streams::{Mode, Owner, splice::Splice},
     trace::Glyph,
@@ -115,8 +115,13 @@ impl Node {
     }
 
     /// Ends a connection at once and says so.
-    pub(super) fn close_connection(&mut self, connection: crate::ids::ConnectionId) {
-        self.close_transport(connection);
-        self.disconnected(connection, CloseReason::Local);
+    pub(super) fn close_connection(&mut self, connection: ConnectionId) {
+        self.close_because(connection, CloseReason::Local);
+    }
+
+    /// The same for a reason of ours.
+    pub(super) fn close_because(&mut self, connection: ConnectionId, reason: CloseReason) {
+        self.close_transport(connection, reason.code());
+        self.disconnected(connection, reason);
     }
 }

@@ -18,7 +18,10 @@ use crate::{
     ids::{Arena, ConnectionId, Id, StreamId, Token},
     quic::StreamNote,
     streams::{Mode, Owner, Read, WriteFault},
-    swarm::table::{ConnectionInfo, Direction, Relayed},
+    swarm::{
+        Refusal,
+        table::{ConnectionInfo, Direction, Relayed},
+    },
     time::{Instant, Timers},
     upgrade::{self, MuxEvent, SecuredConnection},
 };
@@ -136,6 +139,13 @@ impl Node {
             self.upgrade_failed(index, token, UpgradeError::NoStream);
             return;
         }
+        let (relay, via) = (stream.peer, stream.connection);
+        if let Err(refusal) = self.judge_circuit(via, peer, direction(role)) {
+            self.drop_stream(carrier);
+            self.upgrade_failed(index, token, UpgradeError::Refused(refusal));
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(carrier) else { return };
         let mut mux = SecuredConnection::new(
             role,
             self.upgrade_config.clone(),
@@ -144,7 +154,6 @@ impl Node {
             self.upgrade_rng.bytes(),
             self.now,
         );
-        let (relay, via) = (stream.peer, stream.connection);
         let rest = match &mut stream.mode {
             Mode::Framed(decoder) => decoder.take_rest(),
             _ => Vec::new(),
@@ -300,21 +309,36 @@ impl Node {
         let (index, token) = circuit.requester;
         let (relay, via, limit, role) = (circuit.relay, circuit.via, circuit.limit, circuit.role);
         let remote = self.circuit_address(via, relay);
-        let connection = self.connections.insert_with(|id| ConnectionInfo {
+        let established = self.now;
+        let admitted = self.admit_connection(|id| ConnectionInfo {
             id,
             peer,
             direction: direction(role),
             remote,
             relayed: Some(Relayed { relay, via, limit }),
-            established: self.now,
+            established,
             rtt: None,
         });
+        let connection = match admitted {
+            Ok(connection) => connection,
+            Err(refusal) => return self.circuit_refused(id, refusal),
+        };
         if let Some(circuit) = self.transport.circuits.get_mut(id) {
             circuit.connection = Some(connection);
         }
         self.reply(index, token, Reply::Upgraded(Ok(connection)));
         let dial = self.dialing.take_token(token);
         self.established(connection, Via::Circuit(id), dial);
+    }
+
+    /// We do not want the peer that a circuit leads to.
+    fn circuit_refused(&mut self, id: CircuitId, refusal: Refusal) {
+        let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
+        let ((index, token), role) = (circuit.requester, circuit.role);
+        circuit.mux.close();
+        self.totals.handshake_failed(direction(role), true);
+        self.retire_circuit(id);
+        self.upgrade_failed(index, token, UpgradeError::Refused(refusal));
     }
 
     /// `/…/p2p/R/p2p-circuit`, by the address at which we are connected to the relay.
@@ -367,12 +391,12 @@ impl Node {
     }
 
     /// Sends the transport's goodbye; the caller tells everybody else.
-    pub(super) fn close_transport(&mut self, connection: ConnectionId) {
+    pub(super) fn close_transport(&mut self, connection: ConnectionId, code: u64) {
         let Some(link) = self.transport.links.get(&connection) else { return };
         match link.via {
             Via::Quic(id) => {
                 self.transport.by_quic.insert(id, QuicUse::Abandoned);
-                self.transport.quic.close(self.now, id, 0, b"");
+                self.transport.quic.close(self.now, id, code, b"");
             }
             Via::Circuit(id) => {
                 if let Some(circuit) = self.transport.circuits.get_mut(id) {

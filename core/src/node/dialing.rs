@@ -54,6 +54,16 @@ enum Target {
     Circuit { address: Multiaddr },
 }
 
+impl Target {
+    /// Who must be there, if that is known.
+    fn peer(&self) -> Option<PeerId> {
+        match self {
+            Self::Direct { peer, .. } | Self::Name { peer, .. } => *peer,
+            Self::Circuit { address } => address::split_peer(address).1,
+        }
+    }
+}
+
 /// An address being tried. Exits: success ends the dial, failure starts the next address.
 #[derive(Debug)]
 enum Attempt {
@@ -115,7 +125,10 @@ impl Node {
         };
         let any_relay = peer.filter(|_| addresses.is_empty()).map(through_any_relay);
         for address in addresses.iter().chain(&any_relay).take(MAX_ADDRESSES) {
-            match target(address, peer, self.local_peer()) {
+            let judged = target(address, peer, self.local_peer()).and_then(|target| {
+                self.judge_peer_dial(target.peer()).map(|()| target).map_err(AttemptError::Refused)
+            });
+            match judged {
                 Ok(target) => dial.waiting.push_back(target),
                 Err(error) => dial.failed.push((address.clone(), error)),
             }
@@ -133,12 +146,8 @@ impl Node {
 
     /// A connection that makes the dial needless: a direct one, or a relayed one if only circuits were to be dialled.
     fn existing(&self, peer: Option<PeerId>, targets: &VecDeque<Target>) -> Option<ConnectionId> {
-        let named = |target: &Target| match target {
-            Target::Direct { peer, .. } | Target::Name { peer, .. } => *peer,
-            Target::Circuit { address } => address::split_peer(address).1,
-        };
-        let peer = peer.or_else(|| targets.front().and_then(named))?;
-        if !targets.iter().all(|target| named(target).is_none_or(|p| p == peer)) {
+        let peer = peer.or_else(|| targets.front().and_then(Target::peer))?;
+        if !targets.iter().all(|target| target.peer().is_none_or(|p| p == peer)) {
             return None;
         }
         let best = self.connections.best(&peer)?;
@@ -187,6 +196,9 @@ impl Node {
     ) -> Result<(Multiaddr, Attempt), (Multiaddr, AttemptError)> {
         match target {
             Target::Direct { address, remote, peer } => {
+                if let Err(refusal) = self.judge_address_dial(remote.ip(), peer) {
+                    return Err((address, AttemptError::Refused(refusal)));
+                }
                 match self.transport.quic.connect(self.now, remote, peer) {
                     Ok(quic) => {
                         self.transport.by_quic.insert(quic, QuicUse::Dialing(id));

@@ -2,6 +2,8 @@
 //!
 //! Names follow the conventions of Prometheus; how the numbers are written down is the exporter's business.
 
+mod swarm;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
@@ -108,7 +110,13 @@ impl Node {
     /// Everything that the node counts and holds right now. The work grows with the number of connections, splices and
     /// known relays.
     pub fn metrics(&self) -> Metrics {
-        let families = [self.held(), self.known_relays(), self.relay_metrics(), self.transport_metrics()];
+        let families = [
+            self.held(),
+            self.swarm_metrics(),
+            self.known_relays(),
+            self.relay_metrics(),
+            self.transport_metrics(),
+        ];
         Metrics { families: families.into_iter().flatten().collect() }
     }
 
@@ -482,5 +490,6 @@ fn close(reason: &CloseReason) -> &'static str {
         CloseReason::Circuit(_) => "circuit",
         CloseReason::Upgrade(_) => "upgrade",
         CloseReason::Muxer(_) => "muxer",
+        CloseReason::Refused(_) => "refused",
     }
 }

@@ -19,6 +19,7 @@ mod circuits;
 mod command;
 mod config;
 mod dialing;
+mod guard;
 mod metrics;
 mod pump;
 mod stats;
@@ -224,9 +225,10 @@ impl Node {
         self.advance(now);
         let mut count = 0;
         for datagram in datagrams {
-            self.transport.quic.handle_datagram(self.now, datagram);
+            self.transport.quic.handle_datagram(self.now, datagram, &mut self.swarm);
             count += 1;
         }
+        self.tell_turned_away();
         self.pump_after(count);
     }
 

@@ -108,6 +108,7 @@ impl Node {
                     info.remote = address::quic_v1(remote);
                 }
                 self.work.push_back(Work::Tell(Input::Peer(PeerEvent::PathChanged { connection })));
+                self.judge_again(connection);
             }
             QuicEvent::Stream { id, stream, event } => {
                 if let Some(connection) = self.quic_connection(id) {
@@ -124,17 +125,23 @@ impl Node {
             Some(_) => return,
             None => None,
         };
-        let connection = self.connections.insert_with(|id| ConnectionInfo {
+        let established = self.now;
+        let admitted = self.admit_connection(|id| ConnectionInfo {
             id,
             peer,
             direction: if outbound { Direction::Outbound } else { Direction::Inbound },
             remote: address::quic_v1(remote),
             relayed: None,
-            established: self.now,
+            established,
             rtt: None,
         });
-        self.transport.by_quic.insert(id, QuicUse::Connected(connection));
-        self.established(connection, Via::Quic(id), dial);
+        match admitted {
+            Ok(connection) => {
+                self.transport.by_quic.insert(id, QuicUse::Connected(connection));
+                self.established(connection, Via::Quic(id), dial);
+            }
+            Err(refusal) => self.turn_away(id, dial, remote, refusal),
+        }
     }
 
     fn quic_connection(&self, id: QuicId) -> Option<ConnectionId> {

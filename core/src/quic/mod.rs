@@ -9,6 +9,7 @@
 //! | `pump.rs`       | what follows from an input: who is let in, events, ends                               |
 //! | `connection.rs` | one connection, the table of them, the words for how one ends                         |
 //! | `endpoint.rs`   | the endpoint with everything random injected; the rate limit                          |
+//! | `admission.rs`  | [`Admission`]: who may connect                                                        |
 //! | `timers.rs`     | when each connection wants to be woken                                                |
 //! | `crypto.rs`     | [`QuicCrypto`], the seam to the handshake; [`TlsCrypto`], libp2p's                    |
 //! | `config.rs`     | [`Config`]: limits, windows, timeouts                                                 |
@@ -18,6 +19,7 @@
 //! One endpoint serves all sockets, so that dialling, listening and hole punching share a port. quinn-proto knows nothing
 //! of sockets: a connection sends from the one it was last heard on.
 
+mod admission;
 mod clock;
 mod config;
 mod congestion;
@@ -40,6 +42,7 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 use quinn_proto::{DatagramEvent, Dir, Endpoint};
 
+pub use admission::{Admission, Everybody, Verdict};
 pub use config::Config;
 pub use crypto::{ClientHandshake, QuicCrypto, TlsCrypto};
 pub use datagram::{Datagram, Ecn, Transmit};
@@ -151,8 +154,8 @@ impl Quic {
         }
     }
 
-    /// A datagram came.
-    pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram) {
+    /// A datagram came; if it is the first of somebody, `admission` decides.
+    pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram, admission: &mut dyn Admission) {
         let at = self.tick(now);
         self.token_time.set(self.now);
         self.stats.datagrams_in += 1;
@@ -175,7 +178,7 @@ impl Quic {
                 }
                 self.touch(id);
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.admit(at, socket, incoming),
+            Some(DatagramEvent::NewConnection(incoming)) => self.admit(at, socket, incoming, admission),
             Some(DatagramEvent::Response(transmit)) => {
                 self.stats.refused.answered += 1;
                 self.answer(socket, &transmit);

@@ -6,7 +6,7 @@ use libp2p_identity::PeerId;
 use quinn_proto::{ConnectionError, Dir, EndpointEvent, Event, Incoming, StreamEvent};
 
 use super::{
-    Quic, QuicEvent, StreamNote, Transmit,
+    Admission, Quic, QuicEvent, StreamNote, Transmit, Verdict,
     clock::StdInstant,
     connection::{self, Connection, Phase, close_reason},
 };
@@ -91,21 +91,38 @@ impl Quic {
     }
 
     /// Decides about somebody who wants to connect.
-    pub(super) fn admit(&mut self, at: StdInstant, socket: SocketId, incoming: Incoming) {
+    pub(super) fn admit(
+        &mut self,
+        at: StdInstant,
+        socket: SocketId,
+        incoming: Incoming,
+        admission: &mut dyn Admission,
+    ) {
         self.scratch.clear();
         if self.answers.is_full() {
             self.stats.refused.ignored += 1;
             return self.endpoint.ignore(incoming);
         }
+        let validated = incoming.remote_address_validated();
+        let verdict = admission.admit(self.now, incoming.remote_address(), validated);
+        if verdict == Verdict::Ignore {
+            self.stats.refused.denied += 1;
+            return self.endpoint.ignore(incoming);
+        }
         // Spoofed addresses get half of the room at most; the other half is for those that have shown that they receive.
         let crowded = self.stats.half_open >= self.config.max_half_open / 2;
-        let unvalidated = incoming.may_retry() && !incoming.remote_address_validated();
+        let unvalidated = incoming.may_retry() && !validated;
         let limit = self.config.max_connections;
-        if limit != 0 && self.connections.len() >= limit {
+        if verdict == Verdict::Refuse {
+            self.stats.refused.denied += 1;
+            let refusal = self.endpoint.refuse(incoming, &mut self.scratch);
+            self.answer(socket, &refusal);
+        } else if limit != 0 && self.connections.len() >= limit {
             self.stats.refused.connections += 1;
             let refusal = self.endpoint.refuse(incoming, &mut self.scratch);
             self.answer(socket, &refusal);
-        } else if unvalidated && (crowded || !self.unvalidated.pass(self.now)) {
+        } else if unvalidated && (verdict == Verdict::Validate || crowded || !self.unvalidated.pass(self.now))
+        {
             self.stats.refused.retried += 1;
             match self.endpoint.retry(incoming, &mut self.scratch) {
                 Ok(retry) => self.answer(socket, &retry),
@@ -116,12 +133,18 @@ impl Quic {
             let refusal = self.endpoint.refuse(incoming, &mut self.scratch);
             self.answer(socket, &refusal);
         } else {
-            self.accept(at, socket, incoming);
+            self.accept(at, socket, incoming, admission);
         }
     }
 
-    fn accept(&mut self, at: StdInstant, socket: SocketId, incoming: Incoming) {
-        let remote = incoming.remote_address();
+    fn accept(
+        &mut self,
+        at: StdInstant,
+        socket: SocketId,
+        incoming: Incoming,
+        admission: &mut dyn Admission,
+    ) {
+        let (remote, validated) = (incoming.remote_address(), incoming.remote_address_validated());
         match self.endpoint.accept(incoming, at, &mut self.scratch, None) {
             Ok((handle, quinn)) => {
                 let deadline = self.now + self.config.handshake_timeout;
@@ -129,6 +152,7 @@ impl Quic {
                 let connection = Connection::new(quinn, socket, remote, false, phase);
                 let id = self.connections.insert(handle, connection);
                 self.stats.half_open += 1;
+                admission.admitted(self.now, id, remote, validated);
                 self.touch(id);
             }
             Err(error) => {

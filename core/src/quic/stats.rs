@@ -36,6 +36,8 @@ pub struct Refused {
     pub half_open: u64,
     /// Handshakes refused for too many connections.
     pub connections: u64,
+    /// Handshakes that whoever decides did not want.
+    pub denied: u64,
     /// Handshakes ignored because answers piled up unsent.
     pub ignored: u64,
     /// First packets that did not authenticate or broke the protocol.
@@ -50,7 +52,7 @@ pub struct Refused {
 
 impl Refused {
     /// All counts under dotted names.
-    pub fn named(&self) -> [(&'static str, u64); 10] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("quic.dropped.unroutable", self.unroutable),
             ("quic.dropped.no_socket", self.no_socket),
@@ -58,6 +60,7 @@ impl Refused {
             ("quic.handshake.retried", self.retried),
             ("quic.handshake.refused.half_open", self.half_open),
             ("quic.handshake.refused.connections", self.connections),
+            ("quic.handshake.refused.denied", self.denied),
             ("quic.handshake.ignored", self.ignored),
             ("quic.handshake.invalid", self.invalid),
             ("quic.handshake.timed_out", self.timed_out),

@@ -3,7 +3,7 @@
 use super::{gate::GateConfig, pruner::PrunerConfig, resources::Limits};
 
 /// How a node manages its connections. Each part stands, with its defaults, beside the machine that obeys it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct SwarmConfig {
     /// How many connections and streams, and how much memory, by scope.
     pub limits: Limits,

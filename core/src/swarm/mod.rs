@@ -2,9 +2,11 @@
 //!
 //! | file           | what it is                                                             |
 //! |----------------|------------------------------------------------------------------------|
-//! | `config.rs`    | [`SwarmConfig`]: everything that can be set, and what makes sense       |
+//! | `config.rs`    | [`SwarmConfig`]: everything that can be set, and what makes sense      |
 //! | `table.rs`     | established connections                                                |
-//! | `gate.rs`      | whom we talk to at all: addresses, networks, peers                     |
+//! | `gate.rs`      | whom we talk to at all: networks and peers, at five points             |
+//! | `special.rs`   | addresses that are not reachable from everywhere                       |
+//! | `network.rs`   | networks                                                               |
 //! | `resources.rs` | how much of everything, by scope                                       |
 //! | `pruner.rs`    | who goes when there are too many                                       |
 
@@ -13,24 +15,106 @@ pub mod gate;
 pub mod network;
 pub mod pruner;
 pub mod resources;
+pub(crate) mod special;
 pub mod table;
 
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
 pub use self::config::{InvalidConfig, SwarmConfig};
+use self::gate::{Candidate, Denied, Gate, Point};
+use crate::{
+    ids::QuicId,
+    protocols::relay::limits::Rate,
+    quic::{Admission, Verdict},
+    time::Instant,
+};
 
 /// The machines of connection management; the node asks them and does what they say.
 #[derive(Debug)]
 pub struct Swarm {
-    config: SwarmConfig,
+    pub(crate) gate: Gate,
+    denials: BTreeMap<(Point, &'static str), u64>,
+    /// Handshakes turned away, of which the embedder is yet to be told.
+    turned_away: VecDeque<(SocketAddr, Refusal)>,
+    /// When it may be told of as many as [`TOLD`] says again.
+    told_full_at: Instant,
 }
+
+/// How often the embedder is told of a handshake that was turned away. All are counted, but a flood of them must not
+/// become a flood of events.
+const TOLD: Rate = Rate { burst: 16, every: Duration::from_millis(100) };
 
 impl Swarm {
     /// With a configuration that makes sense; see [`SwarmConfig::validate`].
     pub(crate) fn new(config: SwarmConfig) -> Self {
-        Self { config }
+        Self {
+            gate: Gate::new(config.gate),
+            denials: BTreeMap::new(),
+            turned_away: VecDeque::new(),
+            told_full_at: Instant::ZERO,
+        }
     }
 
-    /// What was configured.
-    pub fn config(&self) -> &SwarmConfig {
-        &self.config
+    /// The lists of whom we talk to.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// How often the gate said no: at which point, for which [`gate::Denial`].
+    pub fn denials(&self) -> impl Iterator<Item = (Point, &'static str, u64)> + '_ {
+        self.denials.iter().map(|((point, why), count)| (*point, *why, *count))
+    }
+
+    /// Asks the gate, and counts.
+    pub(crate) fn judge(&mut self, candidate: &Candidate<'_>) -> Result<(), Refusal> {
+        self.gate.judge(candidate).map_err(|denied| {
+            *self.denials.entry((denied.at, denied.why.name())).or_default() += 1;
+            Refusal::Denied(denied)
+        })
+    }
+
+    /// The next handshake that was turned away.
+    pub(crate) fn pop_turned_away(&mut self) -> Option<(SocketAddr, Refusal)> {
+        self.turned_away.pop_front()
+    }
+}
+
+/// Connections over QUIC that are being opened from outside.
+impl Admission for Swarm {
+    fn admit(&mut self, now: Instant, remote: SocketAddr, _: bool) -> Verdict {
+        match self.judge(&Candidate::Accept { ip: remote.ip() }) {
+            Ok(()) => Verdict::Accept,
+            Err(refusal) => {
+                if let Some(full_at) = TOLD.take(self.told_full_at, now) {
+                    self.told_full_at = full_at;
+                    self.turned_away.push_back((remote, refusal));
+                }
+                Verdict::Ignore
+            }
+        }
+    }
+
+    fn admitted(&mut self, _: Instant, _: QuicId, _: SocketAddr, _: bool) {}
+}
+
+/// Why connection management does not want something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// We do not talk to it.
+    #[error("denied: {0}")]
+    Denied(Denied),
+}
+
+impl Refusal {
+    /// The application error code that tells the remote, of those that go-libp2p uses.
+    pub(crate) fn code(&self) -> u64 {
+        match self {
+            Self::Denied(_) => 0x1007,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Networks: an IP address and how much of it counts.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -58,6 +59,10 @@ impl Network {
     pub fn length(&self) -> u8 {
         self.length
     }
+
+    fn kind(&self) -> (bool, u8) {
+        (self.first.is_ipv6(), self.length)
+    }
 }
 
 /// The `length` highest of the lowest `width` bits.
@@ -66,6 +71,69 @@ const fn mask(length: u8, width: u8) -> u128 {
         return 0;
     }
     (u128::MAX >> (128 - width)) & (u128::MAX << (width - length))
+}
+
+/// Values by network, of which the smallest that an address is in is found. A look-up takes as many steps as there are
+/// different lengths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NetworkMap<T> {
+    values: BTreeMap<Network, T>,
+    /// How many there are by width of the address and length, to look for no others.
+    lengths: BTreeMap<(bool, u8), usize>,
+}
+
+impl<T> Default for NetworkMap<T> {
+    fn default() -> Self {
+        Self { values: BTreeMap::new(), lengths: BTreeMap::new() }
+    }
+}
+
+impl<T> NetworkMap<T> {
+    /// Sets the value of a network. Returns whether there was none.
+    pub(crate) fn insert(&mut self, network: Network, value: T) -> bool {
+        let is_new = self.values.insert(network, value).is_none();
+        if is_new {
+            *self.lengths.entry(network.kind()).or_default() += 1;
+        }
+        is_new
+    }
+
+    /// Removes a network. Returns whether it was there.
+    pub(crate) fn remove(&mut self, network: &Network) -> bool {
+        let was_there = self.values.remove(network).is_some();
+        if was_there && let Some(count) = self.lengths.get_mut(&network.kind()) {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&network.kind());
+            }
+        }
+        was_there
+    }
+
+    /// The smallest network that `ip` is in, and its value.
+    pub(crate) fn find(&self, ip: IpAddr) -> Option<(Network, &T)> {
+        let ip = ip.to_canonical();
+        let is_v6 = ip.is_ipv6();
+        let mut lengths = self.lengths.range((is_v6, 0)..=(is_v6, u8::MAX)).rev();
+        lengths.find_map(|((_, length), _)| {
+            let (network, value) = self.values.get_key_value(&Network::new(ip, *length)?)?;
+            Some((*network, value))
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+impl FromIterator<Network> for NetworkMap<()> {
+    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Self {
+        let mut map = Self::default();
+        for network in networks {
+            map.insert(network, ());
+        }
+        map
+    }
 }
 
 /// Why a text is no network.
@@ -139,6 +207,28 @@ mod tests {
         assert!(network("::ffff:192.0.2.0/120").contains(ip("192.0.2.7")));
         assert_eq!(network("::ffff:192.0.2.0/120"), network("192.0.2.0/24"));
         assert_eq!(network("::ffff:192.0.2.1").to_string(), "192.0.2.1/32");
+    }
+
+    #[test]
+    fn the_smallest_network_is_found_as_long_as_it_is_there() {
+        let mut map = NetworkMap::default();
+        let texts = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "::/0", "2001:db8::/32"];
+        for text in texts {
+            assert!(map.insert(network(text), text));
+            assert!(!map.insert(network(text), text));
+        }
+        let found = |map: &NetworkMap<&'static str>, at| map.find(ip(at)).map(|(_, value)| *value);
+        assert_eq!(found(&map, "10.1.2.3"), Some("10.1.2.3"));
+        assert_eq!(found(&map, "::ffff:10.1.2.4"), Some("10.1.0.0/16"));
+        assert_eq!(found(&map, "10.2.0.0"), Some("10.0.0.0/8"));
+        assert_eq!(found(&map, "11.0.0.0"), Some("0.0.0.0/0"));
+        assert_eq!(found(&map, "2001:db8::1"), Some("2001:db8::/32"));
+        assert!(map.remove(&network("10.1.0.0/16")) && !map.remove(&network("10.1.0.0/16")));
+        assert_eq!(found(&map, "10.1.9.9"), Some("10.0.0.0/8"));
+        for text in texts {
+            map.remove(&network(text));
+        }
+        assert!(map.is_empty() && map.lengths.is_empty() && map.find(ip("10.1.2.3")).is_none());
     }
 
     #[test]

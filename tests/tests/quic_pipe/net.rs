@@ -14,8 +14,8 @@ use peerless_core::{
     identity::Identity,
     ids::{QuicId, SocketId},
     quic::{
-        Config, Datagram, Quic, QuicCrypto, QuicEvent, Read, ReadError, StreamNote, TlsCrypto, Transmit,
-        WriteError,
+        Config, Datagram, Everybody, Quic, QuicCrypto, QuicEvent, Read, ReadError, StreamNote, TlsCrypto,
+        Transmit, WriteError,
     },
     rng::Rng,
     time::{Instant, UnixTime},
@@ -288,9 +288,11 @@ impl Net {
     pub(crate) fn inject(&mut self, to: usize, remote: SocketAddr, data: &[u8]) {
         let now = self.now;
         let data = BytesMut::from(data);
-        self.hosts[to]
-            .quic
-            .handle_datagram(now, Datagram { socket: SOCKET, remote, local_ip: None, ecn: None, data });
+        self.hosts[to].quic.handle_datagram(
+            now,
+            Datagram { socket: SOCKET, remote, local_ip: None, ecn: None, data },
+            &mut Everybody,
+        );
     }
 
     /// Takes all that is under way off the wire.
@@ -361,7 +363,11 @@ impl Net {
             let Some(Flying { destination, datagram, .. }) = self.in_flight.pop_front() else { break };
             for host in self.hosts.iter_mut().filter(|_| !self.cut) {
                 if let Some((socket, _)) = host.sockets.iter().find(|(_, local)| **local == destination) {
-                    host.quic.handle_datagram(next, Datagram { socket: *socket, ..datagram.clone() });
+                    host.quic.handle_datagram(
+                        next,
+                        Datagram { socket: *socket, ..datagram.clone() },
+                        &mut Everybody,
+                    );
                 }
             }
         }

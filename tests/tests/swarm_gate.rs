@@ -1,0 +1,242 @@
+//! Whom a node talks to: what is denied can never connect, by whatever way it comes or is found.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use peerless_core::{
+    Multiaddr,
+    event::{AttemptError, CloseReason, Event, UpgradeError},
+    node::Config,
+    swarm::{
+        Refusal,
+        gate::{Denial, Denied, Entry, GateConfig, Point},
+        network::Network,
+    },
+};
+use peerless_tests::{
+    host::HostId,
+    world::{World, ms, secs},
+};
+
+fn network(text: &str) -> Network {
+    text.parse().expect("a network")
+}
+
+fn denied_network(text: &str, at: Point) -> Refusal {
+    Refusal::Denied(Denied { at, why: Denial::Network(network(text)) })
+}
+
+fn deny_network(text: &'static str) -> impl Fn(&mut Config) {
+    move |config| {
+        config.swarm.gate.deny_networks.insert(network(text));
+    }
+}
+
+fn ip(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    Ipv4Addr::new(a, b, c, d).into()
+}
+
+fn denials(w: &World, host: HostId, point: &str, reason: &str) -> Option<u64> {
+    w.node(host).metrics().get("peerless_gate_denials_total", &[("point", point), ("reason", reason)])
+}
+
+/// What the node says of handshakes that came to nothing.
+fn inbound_failures(w: &World, host: HostId) -> Vec<CloseReason> {
+    let pick = |event: &Event| match event {
+        Event::InboundFailed { reason, .. } => Some(reason.clone()),
+        _ => None,
+    };
+    w[host].log().iter().filter_map(|(_, event)| pick(event)).collect()
+}
+
+/// The letter (d): a denied network never connects to us.
+#[test]
+fn d_from_a_denied_network_no_handshake_begins_and_nothing_is_answered() {
+    let mut w = World::new(1);
+    let b = w.host("B").configure(deny_network("203.0.113.0/24")).start();
+    let a = w.host("A").ip(ip(203, 0, 113, 9)).start();
+    let address = w[b].address();
+    let sent_by_b = w.node(b).stats().quic.datagrams_out;
+    let error = w.try_dial(a, None, &[address]).expect_err("B does not talk to that network");
+    assert_eq!(error.attempts[0].1, AttemptError::Failed(CloseReason::TimedOut));
+    let stats = w.node(b).stats();
+    assert_eq!((stats.quic.datagrams_out, stats.quic.half_open), (sent_by_b, 0));
+    let refusal = denied_network("203.0.113.0/24", Point::Accept);
+    assert_eq!(inbound_failures(&w, b)[0], CloseReason::Refused(refusal));
+    assert!(denials(&w, b, "accept", "network") > Some(0));
+    w.shutdown();
+    w.assert_empty();
+}
+
+/// The letter (d): nor do we to it, though a name has a good answer beside the bad ones.
+#[test]
+fn d_of_a_name_with_mixed_answers_only_those_that_are_allowed_are_dialled() {
+    let mut w = World::new(2);
+    let bad = w.host("bad").ip(ip(203, 0, 113, 9)).bare();
+    let b = w.host("B").start();
+    let a = w.host("A").configure(deny_network("203.0.113.0/24")).start();
+    let name: Multiaddr = "/dns/mixed.example/udp/4001/quic-v1".parse().expect("a multiaddr");
+    let dial = w.start_dial(a, Some(w[b].peer()), std::slice::from_ref(&name));
+    let query = resolve(&w, a);
+    let good = w[b].socket_address().ip();
+    let mapped = Ipv4Addr::new(203, 0, 113, 10).to_ipv6_mapped().into();
+    w.command(a, |node, now| node.handle_resolved(now, query, Ok(vec![ip(203, 0, 113, 9), mapped, good])));
+    w.wait_for(a, "the good answer", |event| event.dial_outcome(dial)).expect("B answers");
+    assert_eq!(denials(&w, a, "address_dial", "network"), Some(2));
+    w.run_for(secs(20));
+    assert!(w.receive(bad).is_empty(), "a datagram has left for a denied address");
+
+    let dial = w.start_dial(a, Some(w[bad].peer()), &[name]);
+    let query = resolve(&w, a);
+    w.command(a, |node, now| node.handle_resolved(now, query, Ok(vec![ip(203, 0, 113, 9)])));
+    let outcome = w[a].log().iter().find_map(|(_, event)| event.dial_outcome(dial));
+    let error = outcome.expect("there is nothing to wait for").expect_err("it is denied");
+    let refusal = denied_network("203.0.113.0/24", Point::AddressDial);
+    assert_eq!(error.attempts[0].1, AttemptError::Refused(refusal));
+    w.run_for(secs(20));
+    assert!(w.receive(bad).is_empty(), "a datagram has left for a denied address");
+    w.shutdown();
+    w.assert_empty();
+}
+
+fn resolve(w: &World, host: HostId) -> peerless_core::ids::QueryId {
+    let queries = w[host].log().iter().rev().find_map(|(_, event)| match event {
+        Event::Resolve { query, .. } => Some(*query),
+        _ => None,
+    });
+    queries.expect("a name is to be resolved")
+}
+
+#[test]
+fn a_denied_peer_is_told_so_after_it_has_proved_who_it_is_and_is_not_dialled() {
+    let mut w = World::new(3);
+    let a = w.host("A").start();
+    let peer = w[a].peer();
+    let b = w.host("B").configure(move |config| _ = config.swarm.gate.deny_peers.insert(peer)).start();
+    let address = w[b].address();
+    let a_address = w[a].address();
+    // The handshake is complete for A before B knows who it is.
+    w.start_dial(a, None, &[address]);
+    let reason = w.wait_for(a, "the end", |event| match event {
+        Event::Disconnected { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert!(matches!(reason, CloseReason::Remote { code: 0x1007, .. }), "{reason}");
+    assert!(!w[b].log().iter().any(|(_, event)| matches!(event, Event::Connected { .. })));
+    assert_eq!(denials(&w, b, "secured", "peer"), Some(1));
+    let error = w.try_dial(b, None, &[a_address]).expect_err("A is denied");
+    assert!(matches!(error.attempts[0].1, AttemptError::Refused(_)), "{error}");
+    assert_eq!(denials(&w, b, "peer_dial", "peer"), Some(1));
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn who_is_denied_while_connected_is_closed_and_may_come_back_when_that_is_taken_back() {
+    let mut w = World::new(4);
+    let b = w.host("B").start();
+    let a = w.host("A").start();
+    let c = w.host("C").start();
+    w.dial(a, b);
+    w.dial(c, b);
+    let entry = Entry::Network(Network::single(w[a].socket_address().ip()));
+    assert!(w.command(b, |node, now| node.change_gate(now, |gate| gate.deny(entry))));
+    let closed: Vec<_> = w[b]
+        .log()
+        .iter()
+        .filter_map(|(_, event)| match event {
+            Event::Disconnected { peer, reason, .. } => Some((*peer, reason.clone())),
+            _ => None,
+        })
+        .collect();
+    let why = Denial::Network(Network::single(w[a].socket_address().ip()));
+    let refusal = Refusal::Denied(Denied { at: Point::Upgraded, why });
+    assert_eq!(closed, [(w[a].peer(), CloseReason::Refused(refusal))]);
+    w.run_for(secs(1));
+    assert!(w.connections(a, b).is_empty() && w.connections(c, b).len() == 1);
+    assert!(w.command(b, |node, now| node.change_gate(now, |gate| gate.undeny(entry))));
+    w.dial(a, b);
+    w.shutdown();
+    w.assert_empty();
+}
+
+/// A, B and the relay R; B holds a reservation.
+fn circuit_scene(seed: u64) -> (World, [HostId; 3]) {
+    let mut w = World::new(seed);
+    let r = w.host("R").relay().start();
+    let b = w.host("B").start();
+    let a = w.host("A").start();
+    w.reserve(b, r);
+    w.run_for(secs(1));
+    (w, [a, b, r])
+}
+
+#[test]
+fn a_circuit_is_judged_by_the_peer_at_its_other_end() {
+    let (mut w, [a, b, r]) = circuit_scene(5);
+    let peer = w[a].peer();
+    w.command(b, |node, now| node.change_gate(now, |gate| gate.deny(Entry::Peer(peer))));
+    let address = w.circuit(r, b);
+    let dial = w.start_dial(a, None, &[address]);
+    w.run_for(secs(5));
+    assert!(!w[b].log().iter().any(|(_, event)| matches!(event, Event::Connected { relay: Some(_), .. })));
+    assert_eq!(denials(&w, b, "secured", "peer"), Some(1));
+    assert!(w.connections(a, b).is_empty(), "{dial}");
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn a_circuit_is_judged_by_the_address_of_its_relay() {
+    let (mut w, [a, b, r]) = circuit_scene(6);
+    let relay = Entry::Network(Network::single(w[r].socket_address().ip()));
+    let address = w.circuit(r, b);
+    w.command(a, |node, now| node.change_gate(now, |gate| gate.deny(relay)));
+    let error = w.try_dial(a, None, std::slice::from_ref(&address)).expect_err("the relay is denied");
+    assert!(error.to_string().contains("is denied"), "{error}");
+    assert_eq!(w.node(r).connections().len(), 1, "A has not even connected to the relay");
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn with_an_allow_list_nobody_else_passes() {
+    let mut w = World::new(7);
+    let a = w.host("A").start();
+    let c = w.host("C").start();
+    let allowed = Network::single(w[a].socket_address().ip());
+    let gate = GateConfig { allow_networks: [allowed].into(), ..GateConfig::default() };
+    let b = w.host("B").configure(move |config| config.swarm.gate = gate.clone()).start();
+    w.dial(a, b);
+    let (b_address, c_address) = (w[b].address(), w[c].address());
+    let error = w.try_dial(c, None, &[b_address]).expect_err("C is not on the list");
+    assert_eq!(error.attempts[0].1, AttemptError::Failed(CloseReason::TimedOut));
+    let error = w.try_dial(b, None, &[c_address]).expect_err("C is not on the list");
+    let refusal = Denied { at: Point::AddressDial, why: Denial::NotAllowed };
+    assert_eq!(error.attempts[0].1, AttemptError::Refused(Refusal::Denied(refusal)));
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn a_flood_of_denied_handshakes_is_counted_in_full_and_told_in_part() {
+    let mut w = World::new(8);
+    let b = w.host("B").configure(deny_network("203.0.113.0/24")).start();
+    let a = w.host("A").ip(ip(203, 0, 113, 9)).start();
+    let address = w[b].address();
+    for _ in 0..100 {
+        w.start_dial(a, None, std::slice::from_ref(&address));
+    }
+    w.run_for(ms(100));
+    assert_eq!(denials(&w, b, "accept", "network"), Some(100));
+    assert!(inbound_failures(&w, b).len() < 20);
+    w.run_for(secs(20));
+    w.shutdown();
+    w.assert_empty();
+}
+
+/// Nothing else has this shape: an upgrade that was refused says why.
+#[test]
+fn a_refused_upgrade_reads_as_a_sentence() {
+    let refusal = denied_network("10.0.0.0/8", Point::Accept);
+    assert_eq!(UpgradeError::Refused(refusal).to_string(), "denied: the network 10.0.0.0/8 is denied");
+}
