@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
+    ops::Bound,
     time::Duration,
 };
 
@@ -27,9 +28,13 @@ use peerless_core::{
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
     rng::{HashKeys, Rng},
+    storage::{Rows, StoreError, Write},
     swarm::table::{ConnectionInfo, Connections, Direction, Relayed},
     time::{Instant, UnixTime, WallClock},
 };
+
+/// Rows that the store gives at once.
+const ROWS_AT_ONCE: usize = 100;
 
 /// Wall-clock time when a [`Solo`] starts.
 pub const EPOCH: UnixTime = UnixTime::from_secs(1_700_000_000);
@@ -60,6 +65,10 @@ pub struct Solo<B> {
     pub events: Vec<Event>,
     /// Actions to be answered, oldest first.
     pub pending: VecDeque<Action>,
+    /// What is stored, by table and key.
+    pub rows: BTreeMap<(&'static str, Bytes), Bytes>,
+    /// Whether the store waits to be told to answer; see [`Solo::store_answers`].
+    pub holds_store: bool,
     identity: Identity,
     now: Instant,
     clock: WallClock,
@@ -70,6 +79,7 @@ pub struct Solo<B> {
     replies: VecDeque<Input>,
     names: BTreeMap<String, String>,
     lines: Vec<String>,
+    muted: bool,
     most_actions: usize,
     all_actions: usize,
 }
@@ -142,6 +152,8 @@ impl<B: Behaviour> Solo<B> {
             protocols,
             events: Vec::new(),
             pending: VecDeque::new(),
+            rows: BTreeMap::new(),
+            holds_store: false,
             identity: identity(name),
             now: Instant::ZERO,
             clock: WallClock::new(EPOCH, Instant::ZERO),
@@ -152,6 +164,7 @@ impl<B: Behaviour> Solo<B> {
             replies: VecDeque::new(),
             names: BTreeMap::new(),
             lines: Vec::new(),
+            muted: false,
             most_actions: 0,
             all_actions: 0,
         };
@@ -184,6 +197,11 @@ impl<B: Behaviour> Solo<B> {
         let peer = peer(name);
         self.names.insert(peer.to_base58(), name.into());
         peer
+    }
+
+    /// Writes no transcript from now on, which takes longer the more peers have names.
+    pub fn mute(&mut self) {
+        self.muted = true;
     }
 
     /// Takes the transcript since the last call.
@@ -434,6 +452,21 @@ impl<B: Behaviour> Solo<B> {
         self.input(Input::Reply(upgrade.token, Reply::Upgraded(result)));
     }
 
+    /// The store does the oldest of what it was asked for and had to hold, or fails to.
+    pub fn store_answers(&mut self, result: Result<(), StoreError>) {
+        let is_store = |action: &Action| matches!(action, Action::Load { .. } | Action::Store { .. });
+        let at = self.pending.iter().position(is_store).expect("the store was asked for something");
+        let action = self.pending.remove(at).expect("an action");
+        let input = self.do_store(action, result);
+        self.input(input);
+    }
+
+    /// Requests that the store holds.
+    pub fn storing(&self) -> usize {
+        let is_store = |action: &&Action| matches!(action, Action::Load { .. } | Action::Store { .. });
+        self.pending.iter().filter(is_store).count()
+    }
+
     // Commands and time.
 
     /// The embedder commands something.
@@ -539,9 +572,37 @@ impl<B: Behaviour> Solo<B> {
                 Action::RemoveAddress { address, source } => {
                     self.addresses.remove(&address, source);
                 }
+                Action::Load { .. } | Action::Store { .. } if !self.holds_store => {
+                    let input = self.do_store(action, Ok(()));
+                    self.replies.push_back(input);
+                }
                 Action::Emit(event) => self.events.push(event),
                 other => self.pending.push_back(other),
             }
+        }
+    }
+
+    fn do_store(&mut self, action: Action, result: Result<(), StoreError>) -> Input {
+        match action {
+            Action::Load { token, table, after } => {
+                let from =
+                    after.map_or(Bound::Included((table, Bytes::new())), |key| Bound::Excluded((table, key)));
+                let rows = self.rows.range((from, Bound::Unbounded)).filter(|((of, _), _)| *of == table);
+                let mut rows: Vec<_> = rows.map(|((_, key), value)| (key.clone(), value.clone())).collect();
+                let more = rows.len() > ROWS_AT_ONCE;
+                rows.truncate(ROWS_AT_ONCE);
+                Input::Reply(token, Reply::Loaded(result.map(|()| Rows { rows, more })))
+            }
+            Action::Store { token, table, writes } => {
+                for write in writes.into_iter().filter(|_| result.is_ok()) {
+                    match write {
+                        Write::Put { key, value } => drop(self.rows.insert((table, key), value)),
+                        Write::Delete { key } => drop(self.rows.remove(&(table, key))),
+                    }
+                }
+                Input::Reply(token, Reply::Stored(result))
+            }
+            other => panic!("not for a store: {other:?}"),
         }
     }
 
@@ -661,6 +722,9 @@ impl<B: Behaviour> Solo<B> {
     }
 
     fn line(&mut self, who: &str, glyph: char, text: &str) {
+        if self.muted {
+            return;
+        }
         let mut line = format!("{who}  {glyph}  {text}");
         for (base58, name) in &self.names {
             line = line.replace(base58, name);

@@ -32,6 +32,16 @@ impl<K: Ord + Copy, V> ByConnection<K, V> {
         self.entries.get_mut(&key).map(|(_, value)| value)
     }
 
+    /// The value and the connection it was made on.
+    pub(crate) fn entry(&self, key: K) -> Option<(ConnectionId, &V)> {
+        self.entries.get(&key).map(|(connection, value)| (*connection, value))
+    }
+
+    /// All keys, in order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = K> {
+        self.entries.keys().copied()
+    }
+
     pub(crate) fn remove(&mut self, key: K) -> Option<(ConnectionId, V)> {
         let (connection, value) = self.entries.remove(&key)?;
         if let Some(keys) = self.keys.get_mut(&connection) {

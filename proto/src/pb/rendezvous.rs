@@ -1,13 +1,15 @@
 //! `/rendezvous/1.0.0`; see the
 //! [rendezvous specification](https://github.com/libp2p/specs/blob/master/rendezvous/README.md#protobuf).
 
-use super::{DecodeError, Shape, Wire, decode, has_field};
+use super::{DecodeError, Message as _, Shape, Wire, decode, has_field};
 use crate::address::{AddrError, decode_multiaddr};
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::keys::{PeerIdError, decode_peer_id};
 use crate::peer_record::MAX_ADDRESSES;
+use bytes::{Bytes, BytesMut};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 /// The one message of the protocol.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -136,6 +138,73 @@ impl DiscoverResponse {
     pub fn known_status(&self) -> Option<ResponseStatus> {
         self.status.unwrap_or_default().try_into().ok()
     }
+}
+
+/// Writes a DISCOVER_RESPONSE one registration after the other, without a value for each in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    registrations: BytesMut,
+    len: usize,
+}
+
+impl Page {
+    /// Adds a registration: [`Register`] with all its fields.
+    pub fn push(&mut self, ns: &str, record: &[u8], ttl: u64) {
+        let inner = field_len(ns.len()) + field_len(record.len()) + 1 + encoded_len_varint(ttl);
+        let out = &mut self.registrations;
+        out.reserve(field_len(inner));
+        put_key(1, WireType::LengthDelimited, inner, out);
+        put_key(1, WireType::LengthDelimited, ns.len(), out);
+        out.extend_from_slice(ns.as_bytes());
+        put_key(2, WireType::LengthDelimited, record.len(), out);
+        out.extend_from_slice(record);
+        encode_key(3, WireType::Varint, out);
+        encode_varint(ttl, out);
+        self.len += 1;
+    }
+
+    /// How many registrations were added.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none was added.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many bytes the registrations take.
+    pub fn size(&self) -> usize {
+        self.registrations.len()
+    }
+
+    /// The whole [`Message`], with status OK.
+    pub fn finish(self, cookie: Vec<u8>) -> Bytes {
+        let rest = DiscoverResponse {
+            cookie: Some(cookie),
+            status: Some(ResponseStatus::Ok as i32),
+            ..Default::default()
+        };
+        let rest = rest.encode_to_vec();
+        let len = self.registrations.len() + rest.len();
+        let mut out = BytesMut::with_capacity(len + 16);
+        encode_key(1, WireType::Varint, &mut out);
+        encode_varint(MessageType::DiscoverResponse as u64, &mut out);
+        put_key(6, WireType::LengthDelimited, len, &mut out);
+        out.extend_from_slice(&self.registrations);
+        out.extend_from_slice(&rest);
+        out.freeze()
+    }
+}
+
+/// A length-delimited field of this many bytes, with its key, which is below 16, and its length.
+fn field_len(len: usize) -> usize {
+    1 + encoded_len_varint(len as u64) + len
+}
+
+fn put_key(tag: u32, wire_type: WireType, len: usize, out: &mut BytesMut) {
+    encode_key(tag, wire_type, out);
+    encode_varint(len as u64, out);
 }
 
 /// The unsigned record that implementations older than signed peer records put in [`Register`].

@@ -207,6 +207,30 @@ proptest! {
     }
 
     #[test]
+    fn a_page_is_the_message_it_stands_for(
+        many in prop::collection::vec(("\\PC{0,40}", blob(), any::<u64>()), 0..8),
+        cookie in blob(),
+    ) {
+        let mut page = rendezvous::Page::default();
+        let mut registrations = Vec::new();
+        for (ns, record, ttl) in many {
+            page.push(&ns, &record, ttl);
+            registrations.push(rendezvous::Register { ns: Some(ns), signed_peer_record: Some(record), ttl: Some(ttl) });
+        }
+        let size = page.size();
+        let whole = rendezvous::Message {
+            r#type: Some(4),
+            discover_response: Some(rendezvous::DiscoverResponse {
+                registrations, cookie: Some(cookie.clone()), status: Some(0), status_text: None,
+            }),
+            ..Default::default()
+        };
+        let bytes = page.finish(cookie.clone());
+        prop_assert_eq!(&bytes[..], &whole.encode_to_vec()[..]);
+        prop_assert!(bytes.len() - size - cookie.len() < 32);
+    }
+
+    #[test]
     fn autonat_round_trips(
         (number, small, code, kind) in (any::<u64>(), any::<u32>(), any::<i32>(), of(any::<i32>())),
         (bytes, addrs) in (blob(), blobs()),

@@ -1,31 +1,325 @@
 //! The rendezvous point: takes registrations and answers who is registered.
+//!
+//! A peer is who its connection proves it to be, and registers nobody but itself. Its registrations outlive its
+//! connection, up to their time. Lifetimes are kept by the monotonic clock, so that setting the wall clock changes none;
+//! only what is stored has times of the wall clock.
+//!
+//! A stream carries any number of requests, which are answered in order, one at a time. Requests that come before the
+//! registrations of an earlier life have been loaded wait for that. A registration is acknowledged when the store has
+//! confirmed it; others see it at once.
+//!
+//! Each client is answered in the dialect of records that it registers with; one that says it reads all of them gets all.
+//! Else the name that identify told for its library decides; else it is taken to read the specification's.
 
 mod config;
+mod cookie;
+mod dialect;
+mod journal;
+mod load;
+mod refusal;
+mod requests;
+mod rows;
+mod table;
 
-use peerless_proto::pb::{
-    self, Message as _,
-    rendezvous::{DiscoverResponse, Message, MessageType, RegisterResponse},
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use libp2p_identity::PeerId;
+use peerless_proto::{
+    address,
+    pb::{
+        self,
+        rendezvous::{Discover, Message, MessageType, Register, Unregister},
+    },
 };
 
 pub use self::config::{Config, Event, Limits};
-use super::{Status, spec};
-use crate::behaviour::{Behaviour, Context, Input, ProtocolSpec, StreamEvent};
+use self::{cookie::Baker, dialect::Dialect, journal::Journal, load::Loading, table::Table};
+use super::spec;
+use crate::{
+    behaviour::{
+        Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent, View,
+    },
+    ids::{ConnectionId, StreamId},
+    protocols::{
+        by_connection::ByConnection,
+        rate::Buckets,
+        relay::limits::{Place, places},
+    },
+    time::{Deadline, Instant, Timers, UnixTime},
+};
 
+/// Where registrations are stored.
+const TABLE: &str = "rendezvous";
 /// Inbound streams that one peer may have open.
 const STREAMS_PER_PEER: usize = 8;
+/// Requests that may wait on one stream for the answers to those before them.
+const WAITING_PER_STREAM: usize = 8;
+/// Bytes of answers that one stream may not have taken yet when the next request is looked at.
+const UNSENT_PER_STREAM: usize = 64 << 10;
+/// Bytes of answers that all streams together may not have taken yet.
+const MAX_UNSENT: usize = 128 << 20;
+/// What a request has beside its record: the namespace, keys and numbers.
+const REQUEST_SPARE: usize = 1024;
 
 /// The rendezvous point of one node.
 #[derive(Debug)]
 pub struct Server {
-    #[allow(dead_code, reason = "the limits are not held yet")]
     config: Config,
     protocols: [ProtocolSpec; 1],
+    phase: Phase,
+    exchanges: ByConnection<StreamId, Exchange>,
+    /// What the clients of connections read: what they last registered with, or else what identify tells.
+    dialects: BTreeMap<ConnectionId, Dialect>,
+    peers: Buckets<PeerId>,
+    hosts: Buckets<Place>,
+    timers: Timers<StreamId>,
+    /// Bytes of answers not taken yet.
+    unsent: usize,
+}
+
+/// Whether there are registrations to speak of.
+#[derive(Debug)]
+enum Phase {
+    /// Nothing has happened yet; until the node has an address or a connection.
+    New,
+    /// The store is being read; until it has been, or cannot be.
+    Loading(Box<Loading>),
+    /// In service.
+    Ready(Box<Point>),
+    /// The store could not be read. Everything is refused, for as long as the node lives.
+    Failed,
+}
+
+/// The point in service.
+#[derive(Debug)]
+struct Point {
+    table: Table,
+    journal: Journal,
+    baker: Baker,
+}
+
+/// A stream of a client.
+#[derive(Debug)]
+struct Exchange {
+    peer: PeerId,
+    /// What has not been looked at yet.
+    requests: VecDeque<Request>,
+    /// Whether a registration waits for the store.
+    storing: bool,
+    /// Whether the client will send no more.
+    ended: bool,
+    /// Whether we have said that we will not either.
+    finished: bool,
+    /// Bytes of answers not taken yet.
+    unsent: usize,
+    /// Its timer.
+    until: Instant,
+}
+
+#[derive(Debug)]
+enum Request {
+    Register(Register),
+    Unregister(Unregister),
+    Discover(Discover),
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    stream: StreamId,
+    connection: ConnectionId,
+    peer: PeerId,
+    host: Option<Place>,
 }
 
 impl Server {
     /// The rendezvous point of one node.
-    pub fn new(config: Config) -> Self {
-        Self { config, protocols: [spec(STREAMS_PER_PEER)] }
+    pub fn new(mut config: Config) -> Self {
+        config.timeout = config.timeout.max(Duration::from_secs(1));
+        config.limits.min_ttl = config.limits.min_ttl.max(Duration::from_secs(1));
+        let max = config.limits.max_record.saturating_mul(2).saturating_add(REQUEST_SPARE);
+        let framing = Framing::Varint { max };
+        Self {
+            config,
+            protocols: [ProtocolSpec { framing, ..spec(STREAMS_PER_PEER) }],
+            phase: Phase::New,
+            exchanges: ByConnection::default(),
+            dialects: BTreeMap::new(),
+            peers: Buckets::default(),
+            hosts: Buckets::default(),
+            timers: Timers::default(),
+            unsent: 0,
+        }
+    }
+
+    /// Registrations now.
+    pub fn registrations(&self) -> usize {
+        self.point().map_or(0, |point| point.table.len())
+    }
+
+    /// Peers that are registered somewhere.
+    pub fn registrants(&self) -> usize {
+        self.point().map_or(0, |point| point.table.owners())
+    }
+
+    /// Namespaces in which somebody is registered.
+    pub fn namespaces(&self) -> usize {
+        self.point().map_or(0, |point| point.table.namespaces())
+    }
+
+    /// Whether it is in service: what was stored has been loaded.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready(_))
+    }
+
+    /// Entries in all tables but those of rates; zero when nobody is registered and no peer is left.
+    pub fn len(&self) -> usize {
+        let point = self.point().map_or(0, |Point { table, journal, .. }| {
+            table.len() + table.owners() + table.namespaces() + journal.len()
+        });
+        point + self.exchanges.len() + self.dialects.len() + self.timers.len() + self.unsent
+    }
+
+    /// Whether all tables are empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Peers and addresses of which it is remembered how often they asked of late; some ten thousand at most.
+    pub fn buckets(&self) -> usize {
+        self.peers.len() + self.hosts.len()
+    }
+
+    fn point(&self) -> Option<&Point> {
+        match &self.phase {
+            Phase::Ready(point) => Some(point),
+            _ => None,
+        }
+    }
+
+    // Streams.
+
+    fn on_accepted(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        connection: ConnectionId,
+        peer: PeerId,
+    ) {
+        let until = cx.now() + self.config.timeout;
+        self.timers.set(until, stream);
+        let exchange = Exchange {
+            peer,
+            requests: VecDeque::new(),
+            storing: false,
+            ended: false,
+            finished: false,
+            unsent: 0,
+            until,
+        };
+        self.exchanges.insert(stream, connection, exchange);
+    }
+
+    fn on_frame(&mut self, cx: &mut Context<'_>, stream: StreamId, frame: &[u8]) {
+        let Some(exchange) = self.exchanges.get_mut(stream) else { return };
+        let Some(request) = read_request(frame) else {
+            return self.give_up(cx, stream, "rendezvous.malformed");
+        };
+        if exchange.requests.len() >= WAITING_PER_STREAM {
+            return self.give_up(cx, stream, "rendezvous.too_many_waiting");
+        }
+        exchange.requests.push_back(request);
+        self.timers.clear(exchange.until, stream);
+        exchange.until = cx.now() + self.config.timeout;
+        self.timers.set(exchange.until, stream);
+        self.serve(cx, stream);
+    }
+
+    /// Answers what waits on a stream, as far as that is possible now.
+    fn serve(&mut self, cx: &mut Context<'_>, stream: StreamId) {
+        if matches!(self.phase, Phase::New | Phase::Loading(_)) {
+            return;
+        }
+        while let Some(exchange) = self.exchanges.get_mut(stream)
+            && !exchange.storing
+            && exchange.unsent <= UNSENT_PER_STREAM
+        {
+            if let Some(request) = exchange.requests.pop_front() {
+                self.on_request(cx, stream, request);
+                continue;
+            }
+            if exchange.ended && !exchange.finished {
+                exchange.finished = true;
+                cx.finish(stream);
+            }
+            if exchange.finished && exchange.unsent == 0 {
+                self.remove(stream);
+            }
+            break;
+        }
+    }
+
+    fn on_drained(&mut self, cx: &mut Context<'_>, stream: StreamId) {
+        if let Some(exchange) = self.exchanges.get_mut(stream) {
+            self.unsent -= std::mem::take(&mut exchange.unsent);
+            self.serve(cx, stream);
+        }
+    }
+
+    fn on_finished(&mut self, cx: &mut Context<'_>, stream: StreamId) {
+        if let Some(exchange) = self.exchanges.get_mut(stream) {
+            exchange.ended = true;
+            self.serve(cx, stream);
+        }
+    }
+
+    fn on_disconnected(&mut self, connection: ConnectionId) {
+        self.dialects.remove(&connection);
+        for (stream, exchange) in self.exchanges.remove_connection(connection) {
+            self.timers.clear(exchange.until, stream);
+            self.unsent -= exchange.unsent;
+        }
+    }
+
+    /// Takes a stream out of the tables.
+    fn remove(&mut self, stream: StreamId) -> bool {
+        let Some((_, exchange)) = self.exchanges.remove(stream) else { return false };
+        self.timers.clear(exchange.until, stream);
+        self.unsent -= exchange.unsent;
+        true
+    }
+
+    fn give_up(&mut self, cx: &mut Context<'_>, stream: StreamId, counter: &'static str) {
+        if self.remove(stream) {
+            cx.count(counter);
+            cx.reset(stream);
+        }
+    }
+
+    fn client(&self, view: View<'_>, stream: StreamId) -> Option<Client> {
+        let (connection, exchange) = self.exchanges.entry(stream)?;
+        let ip = view.connections.get(connection).and_then(|info| address::ip_of(&info.remote));
+        let host = ip.and_then(|ip| places(ip, None).first().copied());
+        Some(Client { stream, connection, peer: exchange.peer, host })
+    }
+
+    // Time.
+
+    /// Ends what is over.
+    fn expire(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now();
+        while let Some((_, stream)) = self.timers.pop_due(now) {
+            self.give_up(cx, stream, "rendezvous.request_timeout");
+        }
+        let Phase::Ready(point) = &mut self.phase else { return };
+        while let Some(ended) = point.table.expire(now) {
+            point.unstore(&ended);
+            cx.count("rendezvous.expired");
+            cx.emit(Event::Expired { peer: ended.peer(), namespace: ended.namespace.into() });
+        }
     }
 }
 
@@ -39,28 +333,52 @@ impl Behaviour for Server {
     }
 
     fn handle(&mut self, cx: &mut Context<'_>, input: Input) {
-        let Input::Stream(stream, event) = input else { return };
-        let StreamEvent::Frame(frame) = event else {
-            if event == StreamEvent::Finished {
-                cx.finish(stream);
+        self.expire(cx);
+        match input {
+            Input::Addresses | Input::Peer(PeerEvent::Connected { .. }) => self.start(cx),
+            Input::Peer(PeerEvent::Identified { connection, info, .. }) => {
+                if let Some(dialect) = Dialect::of_agent(&info.agent) {
+                    self.dialects.entry(connection).or_insert(dialect);
+                }
             }
-            return;
-        };
-        let Ok(message) = pb::decode::<Message>(&frame) else { return cx.reset(stream) };
-        let status = Some(Status::Unavailable.code());
-        let answer = match message.kind() {
-            Some(MessageType::Register) => Message {
-                r#type: Some(MessageType::RegisterResponse as i32),
-                register_response: Some(RegisterResponse { status, ..Default::default() }),
-                ..Default::default()
+            Input::Peer(PeerEvent::Disconnected { connection, .. }) => self.on_disconnected(connection),
+            Input::Stream(stream, event) => match event {
+                StreamEvent::Accepted { connection, peer, .. } => {
+                    self.on_accepted(cx, stream, connection, peer);
+                }
+                StreamEvent::Frame(frame) => self.on_frame(cx, stream, &frame),
+                StreamEvent::Drained => self.on_drained(cx, stream),
+                StreamEvent::Finished => self.on_finished(cx, stream),
+                StreamEvent::Reset(_) => drop(self.remove(stream)),
             },
-            Some(MessageType::Discover) => Message {
-                r#type: Some(MessageType::DiscoverResponse as i32),
-                discover_response: Some(DiscoverResponse { status, ..Default::default() }),
-                ..Default::default()
-            },
-            _ => return,
-        };
-        cx.send(stream, answer.encode_to_vec());
+            Input::Reply(token, Reply::Loaded(result)) => self.on_loaded(cx, token, result),
+            Input::Reply(token, Reply::Stored(result)) => self.on_stored(cx, token, result),
+            _ => {}
+        }
+        if let Phase::Ready(point) = &mut self.phase {
+            point.journal.flush(cx, point.table.latest());
+        }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        let stream = self.timers.next().map(|at| Deadline::new(at, "rendezvous request timeout"));
+        let expiry = self.point().and_then(|point| point.table.next_expiry());
+        Deadline::earliest(stream, expiry.map(|at| Deadline::new(at, "registration expires")))
+    }
+
+    fn describe(&self, protocol: &ProtocolName, frame: &[u8], unix: UnixTime) -> Option<String> {
+        let _ = (protocol, frame, unix);
+        None
+    }
+}
+
+/// The request in a frame; `None` if it is not one.
+fn read_request(frame: &[u8]) -> Option<Request> {
+    let message = pb::decode::<Message>(frame).ok()?;
+    match message.kind()? {
+        MessageType::Register => message.register.map(Request::Register),
+        MessageType::Unregister => message.unregister.map(Request::Unregister),
+        MessageType::Discover => Some(Request::Discover(message.discover.unwrap_or_default())),
+        MessageType::RegisterResponse | MessageType::DiscoverResponse => None,
     }
 }

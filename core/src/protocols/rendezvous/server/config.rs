@@ -44,7 +44,7 @@ pub struct Limits {
     pub max_per_ip: usize,
     /// Most registrations in one namespace at a time.
     pub max_per_namespace: usize,
-    /// The shortest that a client may ask for.
+    /// The shortest that a client may ask for; at least a second.
     pub min_ttl: Duration,
     /// The longest that a client may ask for.
     pub max_ttl: Duration,

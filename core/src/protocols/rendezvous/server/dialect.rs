@@ -1,0 +1,162 @@
+//! The dialects of records: which kinds a peer has given, and which of them a client can read.
+//!
+//! A record is passed on as it was received, because nobody but its peer can sign it. What a client cannot read is left
+//! out of its answers: clients of rust-libp2p give up on a whole answer when they meet a record of another kind. An
+//! unsigned record can be made of a signed one, never the reverse.
+
+use std::borrow::Cow;
+
+use libp2p_identity::PeerId;
+use peerless_proto::{
+    pb::{
+        self, Message as _,
+        rendezvous::{PeerInfo, RegisterRecord},
+    },
+    peer_record::{self, PeerRecord},
+};
+
+use super::refusal::Refusal;
+
+/// What kind of record a peer gives, and clients of its kind read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Dialect {
+    /// The specification's signed record.
+    Standard = 0,
+    /// The signed record of rust-libp2p's rendezvous, from a draft of the specification.
+    RoutingState = 1,
+    /// The unsigned record of old clients.
+    PeerInfo = 2,
+}
+
+impl Dialect {
+    pub(super) const ALL: [Self; 3] = [Self::Standard, Self::RoutingState, Self::PeerInfo];
+
+    /// What the libraries are known to read that an agent names. Only for clients that have registered nothing, which
+    /// tell nothing else by which they could be known.
+    pub(super) fn of_agent(agent: &str) -> Option<Self> {
+        if agent.starts_with("rust-libp2p") {
+            Some(Self::RoutingState)
+        } else if agent.contains("py-libp2p") || agent.contains("berty") {
+            Some(Self::PeerInfo)
+        } else {
+            None
+        }
+    }
+}
+
+/// What a client reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// Every kind: it says so.
+    Any,
+    /// One kind.
+    Only(Dialect),
+}
+
+/// The newest record of each kind that a peer has given.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Records {
+    kept: [Option<Record>; 3],
+    /// The kind given last.
+    last: Option<Dialect>,
+}
+
+/// A record as it was received. An unsigned one is written anew, without what is no address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) dialect: Dialect,
+    /// Of two signed records the one with the larger number is the newer; 0 in an unsigned one.
+    pub(super) seq: u64,
+    pub(super) bytes: Box<[u8]>,
+}
+
+impl Records {
+    /// The kind of the record given last.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
+        self.last
+    }
+
+    /// All records, the one given last at the end.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Record> {
+        let last = |record: &&Record| Some(record.dialect) == self.last;
+        self.kept.iter().flatten().filter(move |r| !last(r)).chain(self.kept.iter().flatten().filter(last))
+    }
+
+    /// Whether exactly these bytes were given last.
+    pub(super) fn is_last(&self, bytes: &[u8]) -> bool {
+        let last = self.last.and_then(|dialect| self.kept[dialect as usize].as_ref());
+        last.is_some_and(|record| *record.bytes == *bytes)
+    }
+
+    /// Takes a record over, unless it is older than the one there is.
+    pub(super) fn accepts(&self, record: &Record) -> bool {
+        self.kept[record.dialect as usize].as_ref().is_none_or(|kept| kept.seq <= record.seq)
+    }
+
+    /// Keeps a record; says whether anything changed.
+    pub(super) fn put(&mut self, record: Record) -> bool {
+        let slot = &mut self.kept[record.dialect as usize];
+        let changed = self.last != Some(record.dialect) || slot.as_ref() != Some(&record);
+        self.last = Some(record.dialect);
+        *slot = Some(record);
+        changed
+    }
+
+    /// What a client is given that reads `reads`; `None` if it can read nothing of this.
+    pub(super) fn for_reader(&self, peer: &[u8], reads: Reads) -> Option<Cow<'_, [u8]>> {
+        let kept = |dialect: Dialect| self.kept[dialect as usize].as_ref().map(|record| &*record.bytes);
+        match reads {
+            Reads::Any => Dialect::ALL.into_iter().find_map(kept).map(Cow::Borrowed),
+            Reads::Only(Dialect::PeerInfo) => {
+                let given = kept(Dialect::PeerInfo).map(Cow::Borrowed);
+                given.or_else(|| unsigned(peer, self.iter().last()?).map(Cow::Owned))
+            }
+            Reads::Only(dialect) => kept(dialect).map(Cow::Borrowed),
+        }
+    }
+}
+
+/// Reads and verifies what `sender` gave as its record.
+pub(super) fn verify(bytes: &[u8], sender: PeerId, accept_unsigned: bool) -> Result<Record, Refusal> {
+    match RegisterRecord::decode(bytes).map_err(|_| Refusal::Record)? {
+        RegisterRecord::SignedPeerRecord(envelope) => {
+            let signed = peer_record::Dialect::of(&envelope).ok_or(Refusal::Record)?;
+            let dialect = match signed {
+                peer_record::Dialect::Standard => Dialect::Standard,
+                peer_record::Dialect::RoutingState => Dialect::RoutingState,
+            };
+            let PeerRecord { peer, seq, addresses } =
+                PeerRecord::open(&envelope).map_err(|_| Refusal::Signature)?;
+            if peer != sender {
+                return Err(Refusal::Foreign);
+            }
+            // Its readers give up on a whole answer if one address in it is none.
+            let readable = dialect != Dialect::RoutingState
+                || signed_addresses(bytes).is_some_and(|all| all.len() == addresses.len());
+            if !readable {
+                return Err(Refusal::Record);
+            }
+            Ok(Record { dialect, seq, bytes: bytes.into() })
+        }
+        RegisterRecord::PeerInfo { .. } if !accept_unsigned => Err(Refusal::Unsigned),
+        RegisterRecord::PeerInfo { peer, .. } if peer != sender => Err(Refusal::Foreign),
+        RegisterRecord::PeerInfo { peer, addresses } => {
+            let addrs = addresses.iter().map(|address| address.to_vec()).collect();
+            let info = PeerInfo { id: Some(peer.to_bytes()), addrs };
+            Ok(Record { dialect: Dialect::PeerInfo, seq: 0, bytes: info.encode_to_vec().into() })
+        }
+    }
+}
+
+/// The unsigned form of a record that was verified when it came.
+fn unsigned(peer: &[u8], record: &Record) -> Option<Vec<u8>> {
+    let addrs = signed_addresses(&record.bytes)?;
+    Some(PeerInfo { id: Some(peer.to_vec()), addrs }.encode_to_vec())
+}
+
+/// The addresses in a signed record, as they stand there.
+fn signed_addresses(bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let envelope = pb::decode::<pb::record::Envelope>(bytes).ok()?;
+    let record = pb::decode::<pb::record::PeerRecord>(&envelope.payload).ok()?;
+    Some(record.addresses.into_iter().map(|info| info.multiaddr).collect())
+}
