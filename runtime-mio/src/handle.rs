@@ -19,7 +19,7 @@ pub(crate) type Command = Box<dyn FnOnce(&mut Node, Instant) + Send>;
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: SyncSender<Command>,
-    stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
 
@@ -41,7 +41,7 @@ pub enum HandleError {
 impl Handle {
     /// The handle, and the end where its commands come out.
     pub(crate) fn new(waker: Arc<Waker>, queue: usize) -> (Self, Receiver<Command>) {
-        let (commands, receiver) = sync_channel(queue);
+        let (commands, receiver) = sync_channel(queue.max(1));
         (Self { commands, stop: Arc::default(), waker }, receiver)
     }
 
@@ -58,42 +58,41 @@ impl Handle {
         Ok(())
     }
 
+    /// As [`send`](Self::send), but waits until there is room in the queue.
+    pub(crate) fn send_wait(&self, command: Command) -> Result<(), HandleError> {
+        self.commands.send(command).map_err(|_| HandleError::Gone)?;
+        self.wake();
+        Ok(())
+    }
+
     /// Runs `command` on the runtime's thread and waits for what it returns. Must not be called on that thread.
     ///
     /// # Errors
-    /// The queue is full, or the runtime went away before it came to the command.
+    /// The runtime went away before it came to the command.
     pub fn call<R: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Node, Instant) -> R + Send + 'static,
     ) -> Result<R, HandleError> {
-        self.ask(command)?.recv().map_err(|_| HandleError::Gone)
+        let (command, result) = answered(command);
+        self.send_wait(command)?;
+        result.recv().map_err(|_| HandleError::Gone)
     }
 
     /// As [`call`](Self::call), but waits for `timeout` at most.
     ///
     /// # Errors
-    /// As `call`, and [`HandleError::TimedOut`].
+    /// As `call`, [`HandleError::TimedOut`], and [`HandleError::Full`].
     pub fn call_within<R: Send + 'static>(
         &self,
         timeout: Duration,
         command: impl FnOnce(&mut Node, Instant) -> R + Send + 'static,
     ) -> Result<R, HandleError> {
-        self.ask(command)?.recv_timeout(timeout).map_err(|error| match error {
+        let (command, result) = answered(command);
+        self.send(command)?;
+        result.recv_timeout(timeout).map_err(|error| match error {
             RecvTimeoutError::Timeout => HandleError::TimedOut,
             RecvTimeoutError::Disconnected => HandleError::Gone,
         })
-    }
-
-    fn ask<R: Send + 'static>(
-        &self,
-        command: impl FnOnce(&mut Node, Instant) -> R + Send + 'static,
-    ) -> Result<Receiver<R>, HandleError> {
-        let (reply, result) = sync_channel(1);
-        self.send(move |node, now| {
-            // A caller that has gone away does not want it.
-            let _ = reply.send(command(node, now));
-        })?;
-        Ok(result)
     }
 
     /// Begins a graceful shutdown, as [`Runtime::shutdown`](crate::Runtime::shutdown) does. Never fails and never
@@ -103,13 +102,18 @@ impl Handle {
         self.wake();
     }
 
-    pub(crate) fn stop_requested(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-
     fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             tracing::warn!(%error, "the runtime cannot be woken; it goes on at its next deadline");
         }
     }
+}
+
+/// A command, and where what it returns comes out.
+fn answered<R: Send + 'static>(
+    command: impl FnOnce(&mut Node, Instant) -> R + Send + 'static,
+) -> (Command, Receiver<R>) {
+    let (reply, result) = sync_channel(1);
+    // A caller that has gone away does not want it.
+    (Box::new(move |node, now| _ = reply.send(command(node, now))), result)
 }

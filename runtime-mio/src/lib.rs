@@ -6,6 +6,9 @@
 //! sent; and then takes the events. [`Runtime::run`] does both in a loop. Other threads reach the node through a
 //! [`Handle`].
 //!
+//! A program that would rather call and wait than have a loop uses [`blocking`]: a node on a thread of its own, and streams
+//! that are `Read` and `Write`, with timeouts.
+//!
 //! Two nodes, one of which pings the other:
 //!
 //! ```
@@ -68,6 +71,7 @@ use peerless_core::{
     time::Instant,
 };
 
+pub mod blocking;
 mod clock;
 mod handle;
 mod resolve;

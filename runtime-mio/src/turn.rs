@@ -1,12 +1,12 @@
 //! The event loop's body.
 
-use std::{io, time::Duration};
+use std::{io, sync::atomic::Ordering, time::Duration};
 
 use mio::Token;
-use peerless_core::{event::Event, time::Instant};
+use peerless_core::event::Event;
 
 use crate::{
-    Runtime, WAKER,
+    Runtime,
     socket::{Pending, Sent, Socket},
 };
 
@@ -35,7 +35,7 @@ impl Runtime {
         if let Some(unix) = self.clock.jumped(now) {
             self.node.set_wall_clock(now, unix);
         }
-        if self.handle.stop_requested() {
+        if self.handle.stop.load(Ordering::Acquire) {
             self.shutdown();
         }
         self.run_commands();
@@ -80,9 +80,7 @@ impl Runtime {
     fn note_readiness(&mut self) -> io::Result<()> {
         for event in &self.ready {
             let Token(index) = event.token();
-            if event.token() == WAKER {
-                continue;
-            }
+            // The waker has no socket.
             let Some(socket) = self.sockets.get_mut(index) else { continue };
             socket.readable |= event.is_readable() || event.is_error();
             if event.is_writable() && self.blocked_on == Some(index) {
@@ -122,8 +120,12 @@ impl Runtime {
     /// Sends until the node has nothing more to send or a socket is full.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let now = self.clock.now();
+        let most = self.sockets.iter().map(Socket::max_segments).max().unwrap_or(1);
+        let mut next = |bytes: &mut _| {
+            self.node.poll_transmit(now, most, bytes).map(|transmit| Pending { transmit, sent: 0 })
+        };
         while self.blocked_on.is_none()
-            && let Some(mut pending) = self.pending.take().or_else(|| self.next_transmit(now))
+            && let Some(mut pending) = self.pending.take().or_else(|| next(&mut self.transmit))
         {
             let index = pending.transmit.socket.0 as usize;
             let Some(socket) = self.sockets.get_mut(index) else {
@@ -141,11 +143,5 @@ impl Runtime {
             }
         }
         Ok(())
-    }
-
-    fn next_transmit(&mut self, now: Instant) -> Option<Pending> {
-        let max_segments = self.sockets.iter().map(Socket::max_segments).max().unwrap_or(1);
-        let transmit = self.node.poll_transmit(now, max_segments, &mut self.transmit)?;
-        Some(Pending { transmit, sent: 0 })
     }
 }

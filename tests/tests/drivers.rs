@@ -264,16 +264,20 @@ fn lines_of_code(path: &Path) -> usize {
 #[test]
 fn the_drivers_are_small() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let library = |name: &str| {
-        let files = fs::read_dir(root.join("..").join(name).join("src")).unwrap();
+    let library = |folder: &str| {
+        let files = fs::read_dir(root.join("..").join(folder)).unwrap();
         let files = files.map(|entry| entry.unwrap().path());
         let is_code = |path: &PathBuf| path.is_file() && !path.ends_with("tests.rs");
         files.filter(is_code).map(|path| lines_of_code(&path)).sum()
     };
     let example = |name: &str| lines_of_code(&root.join("examples").join(name));
-    let counts: [(&str, usize, usize); 4] = [
-        ("peerless-mio", library("runtime-mio"), 700),
-        ("peerless-async-std", library("runtime-async-std"), 700),
+    // What stands on top of the driver, for programs without a loop, has a limit of its own.
+    let blocking = root.join("../runtime-mio/src/blocking.rs");
+    let blocking_lines = lines_of_code(&blocking) + library("runtime-mio/src/blocking");
+    let counts: [(&str, usize, usize); 5] = [
+        ("peerless-mio", library("runtime-mio/src") - lines_of_code(&blocking), 700),
+        ("peerless-mio, blocking", blocking_lines, 460),
+        ("peerless-async-std", library("runtime-async-std/src"), 700),
         ("tokio_node", example("tokio_node.rs"), 250),
         ("std_node", example("std_node.rs"), 80),
     ];

@@ -3,18 +3,24 @@
 #[path = "quic_pipe/net.rs"]
 mod net;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use net::{Crypto, Net, SOCKET};
 use peerless_core::{
+    PeerId,
     event::CloseReason,
     identity::Identity,
     ids::SocketId,
-    quic::{Config, ConnectError, OpenError, ReadError, Refused, StreamNote, WriteError},
+    quic::{
+        ClientHandshake, Config, ConnectError, OpenError, Quic, QuicCrypto, ReadError, Refused, StreamNote,
+        WriteError,
+    },
     rng::{Rng, RngCore as _},
     time::Instant,
 };
+use peerless_tests::plain::PlainCrypto;
+use quinn_proto::crypto::ServerConfig;
 
 const MIB: usize = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
@@ -247,6 +253,51 @@ fn a_close_says_why_and_makes_ids_stale() {
     net.hosts[0].quic.close(net.now, a, 0, b"");
     assert_eq!(net.hosts[0].quic.open(net.now, a), Err(OpenError::Gone));
     assert!(net.hosts[0].quic.open(net.now, new).is_ok());
+}
+
+/// A handshake that lets everybody through and cannot tell who they are.
+struct Careless(PlainCrypto);
+
+impl QuicCrypto for Careless {
+    fn client(&self, expected: Option<PeerId>) -> ClientHandshake {
+        self.0.client(expected)
+    }
+
+    fn server(&self) -> Arc<dyn ServerConfig> {
+        self.0.server()
+    }
+
+    fn peer_of(&self, _: Box<dyn Any>) -> Option<PeerId> {
+        None
+    }
+}
+
+#[test]
+fn a_peer_without_identity_is_refused_at_once_though_much_waits_to_be_sent() {
+    let mut net = Net::new(Crypto::Plain, &[Config::default(), Config::default()]);
+    let careless = Arc::new(Careless(PlainCrypto::new(net.hosts[0].peer)));
+    net.hosts[0].quic =
+        Quic::new(Config::default(), careless, &Rng::new([8; 32]), [8; 32], true, Instant::ZERO);
+    let own = net.hosts[0].addr();
+    net.hosts[0].bind(net.now, SOCKET, own);
+    let addr = net.hosts[1].addr();
+    let id = net.hosts[0].quic.connect(net.now, addr, None).unwrap();
+    net.turns();
+    net.step();
+    net.turns();
+    // The last of the handshake comes together with a program that writes at once.
+    for datagram in net.take_in_flight() {
+        net.hosts[0].quic.handle_datagram(net.now, datagram);
+    }
+    let stream = net.hosts[0].quic.open(net.now, id).unwrap();
+    assert_eq!(net.hosts[0].quic.write(net.now, id, stream, &mut random(1, MIB)), Ok(MIB));
+    net.run_for(Duration::from_millis(100));
+    let refused = CloseReason::Handshake("the peer has no identity".into());
+    assert_eq!(net.hosts[0].closed, [(id, refused, false)]);
+    let [(_, CloseReason::Handshake(_), false)] = &net.hosts[1].closed[..] else {
+        panic!("{:?}", net.hosts[1].closed)
+    };
+    net.run_out();
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! What the embedder may ask of a node.
 
-use std::io;
-
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -36,23 +34,6 @@ pub enum StreamError {
     /// The stream is lost; its id is stale from now on and no event follows.
     #[error("{0}")]
     Lost(StreamFault),
-}
-
-/// For runtimes whose streams are readers and writers.
-impl From<StreamError> for io::Error {
-    fn from(error: StreamError) -> Self {
-        let kind = match &error {
-            StreamError::Lost(StreamFault::Remote(_)) => io::ErrorKind::ConnectionReset,
-            StreamError::Lost(StreamFault::ConnectionLost) => io::ErrorKind::ConnectionAborted,
-            StreamError::Lost(StreamFault::Unsupported) => io::ErrorKind::Unsupported,
-            StreamError::Lost(StreamFault::NegotiationTimeout) => io::ErrorKind::TimedOut,
-            StreamError::Lost(_) => io::ErrorKind::InvalidData,
-            StreamError::NoStream | StreamError::Finished | StreamError::Stopped(_) => {
-                io::ErrorKind::BrokenPipe
-            }
-        };
-        Self::new(kind, error)
-    }
 }
 
 impl Node {

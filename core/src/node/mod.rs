@@ -20,6 +20,7 @@ mod command;
 mod config;
 mod dialing;
 mod guard;
+mod io_error;
 mod metrics;
 mod pump;
 mod stats;

@@ -8,7 +8,7 @@ use quinn_proto::{
     ConnectionError, ConnectionHandle, Dir, FinishError, StreamId, TransportError, TransportErrorCode, VarInt,
 };
 
-use super::{Read, ReadError, WriteError};
+use super::{Read, ReadError, WriteError, clock::StdInstant, congestion};
 use crate::{
     event::CloseReason,
     ids::{Id as _, QuicId, SocketId},
@@ -79,6 +79,12 @@ impl Connection {
         }
     }
 
+    /// Closes with an application error code; whatever the congestion window says, the peer is told at once.
+    pub(super) fn close(&mut self, at: StdInstant, code: u64, reason: &[u8]) {
+        self.quinn.close(at, varint(code), Bytes::copy_from_slice(reason));
+        congestion::open_window(&self.quinn);
+    }
+
     /// What has been read, and whether the peer is to be told of it.
     pub(super) fn read(&mut self, stream: u64, max: usize) -> (Result<Read, ReadError>, bool) {
         let Some(id) = bidirectional(stream) else { return (Err(ReadError::Gone), false) };
@@ -144,7 +150,7 @@ fn bidirectional(stream: u64) -> Option<StreamId> {
 }
 
 /// Application error codes above the largest integer of QUIC become it.
-pub(super) fn varint(code: u64) -> VarInt {
+fn varint(code: u64) -> VarInt {
     VarInt::from_u64(code).unwrap_or(VarInt::MAX)
 }
 

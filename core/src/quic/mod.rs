@@ -51,7 +51,7 @@ pub use stats::{Refused, Stats};
 
 use self::{
     clock::{Clock, StdInstant, TokenTime},
-    connection::{Connection, Phase, Table, varint},
+    connection::{Connection, Phase, Table},
     endpoint::{Dialer, Rate},
     pump::Answers,
     timers::ConnectionTimers,
@@ -344,8 +344,7 @@ impl Quic {
         // What has happened before is reported before.
         self.settle_one(id);
         let Some(connection) = self.live(id) else { return };
-        connection.quinn.close(at, varint(code), Bytes::copy_from_slice(reason));
-        congestion::open_window(&connection.quinn);
+        connection.close(at, code, reason);
         self.report_end(id, CloseReason::Local);
         self.touch(id);
     }

@@ -231,7 +231,7 @@ impl Quic {
     fn refuse_peer(&mut self, id: QuicId, reason: CloseReason) {
         let at = self.clock.to_std(self.now);
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.quinn.close(at, connection::varint(NO_IDENTITY), bytes::Bytes::new());
+            connection.close(at, NO_IDENTITY, b"");
             self.report_end(id, reason);
         }
     }

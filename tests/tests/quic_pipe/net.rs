@@ -350,7 +350,7 @@ impl Net {
     }
 
     /// Goes to where something happens next, and lets it; whether there was anything.
-    fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         if self.spurious {
             let now = self.now;
             self.hosts.iter_mut().for_each(|host| host.quic.handle_timeout(now));

@@ -1,0 +1,117 @@
+//! Errors of commands as [`io::Error`]s, for runtimes that read and write streams as the system's are. The error itself
+//! is inside: [`io::Error::get_ref`] and `downcast_ref` bring it back.
+
+use std::io::{self, ErrorKind};
+
+use super::StreamError;
+use crate::{
+    event::{AttemptError, CloseReason, DialError, OpenError, StreamFault, UpgradeError},
+    protocols::{ping, relay::client::ReserveError},
+};
+
+impl From<StreamError> for io::Error {
+    fn from(error: StreamError) -> Self {
+        let kind = match &error {
+            StreamError::Lost(fault) => stream_fault(fault),
+            StreamError::NoStream | StreamError::Finished | StreamError::Stopped(_) => ErrorKind::BrokenPipe,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// The kind is that of the last attempt.
+impl From<DialError> for io::Error {
+    fn from(error: DialError) -> Self {
+        Self::new(dial_error(&error), error)
+    }
+}
+
+impl From<OpenError> for io::Error {
+    fn from(error: OpenError) -> Self {
+        Self::new(open_error(&error), error)
+    }
+}
+
+impl From<ReserveError> for io::Error {
+    fn from(error: ReserveError) -> Self {
+        let kind = match &error {
+            ReserveError::NoPeer => ErrorKind::InvalidInput,
+            ReserveError::Unreachable(error) => dial_error(error),
+            ReserveError::Disconnected(reason) => close_reason(reason),
+            ReserveError::Open(error) => open_error(error),
+            ReserveError::Stream(fault) => stream_fault(fault),
+            ReserveError::Refused(_) => ErrorKind::ConnectionRefused,
+            ReserveError::Malformed(_) | ReserveError::Voucher(_) => ErrorKind::InvalidData,
+            ReserveError::TimedOut | ReserveError::Expired => ErrorKind::TimedOut,
+            ReserveError::Cancelled => ErrorKind::ConnectionAborted,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<ping::Failure> for io::Error {
+    fn from(error: ping::Failure) -> Self {
+        let kind = match &error {
+            ping::Failure::Timeout => ErrorKind::TimedOut,
+            ping::Failure::Mismatch => ErrorKind::InvalidData,
+            ping::Failure::Open(error) => open_error(error),
+            ping::Failure::Stream(fault) => stream_fault(fault),
+        };
+        Self::new(kind, error)
+    }
+}
+
+fn stream_fault(fault: &StreamFault) -> ErrorKind {
+    match fault {
+        StreamFault::Remote(_) => ErrorKind::ConnectionReset,
+        StreamFault::ConnectionLost => ErrorKind::ConnectionAborted,
+        StreamFault::Unsupported => ErrorKind::Unsupported,
+        StreamFault::NegotiationTimeout => ErrorKind::TimedOut,
+        StreamFault::Malformed(_) | StreamFault::WriteQueueFull => ErrorKind::InvalidData,
+    }
+}
+
+fn open_error(error: &OpenError) -> ErrorKind {
+    match error {
+        OpenError::NoConnection => ErrorKind::NotConnected,
+        OpenError::StreamLimit => ErrorKind::QuotaExceeded,
+        OpenError::UnknownProtocol(_) => ErrorKind::InvalidInput,
+    }
+}
+
+fn dial_error(error: &DialError) -> ErrorKind {
+    error.attempts.last().map_or(ErrorKind::InvalidInput, |(_, error)| match error {
+        AttemptError::Unsupported(_) | AttemptError::OtherPeer { .. } | AttemptError::Own => {
+            ErrorKind::InvalidInput
+        }
+        AttemptError::NoSocket => ErrorKind::AddrNotAvailable,
+        AttemptError::Unresolved(_) => ErrorKind::NotFound,
+        AttemptError::Failed(reason) => close_reason(reason),
+        AttemptError::NoRelay | AttemptError::RelayUnreachable(_) | AttemptError::TargetUnknown => {
+            ErrorKind::HostUnreachable
+        }
+        AttemptError::RelayRefused(_) | AttemptError::RelayLimit => ErrorKind::ConnectionRefused,
+        AttemptError::CircuitLimit => ErrorKind::QuotaExceeded,
+        AttemptError::RelayFault(_) => ErrorKind::InvalidData,
+        AttemptError::TimedOut => ErrorKind::TimedOut,
+    })
+}
+
+fn close_reason(reason: &CloseReason) -> ErrorKind {
+    match reason {
+        CloseReason::Local => ErrorKind::ConnectionAborted,
+        CloseReason::Remote { .. } | CloseReason::Reset => ErrorKind::ConnectionReset,
+        CloseReason::TimedOut => ErrorKind::TimedOut,
+        CloseReason::WrongPeer { .. } | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => {
+            ErrorKind::PermissionDenied
+        }
+        CloseReason::Circuit(fault) | CloseReason::Upgrade(UpgradeError::Carrier(fault)) => {
+            stream_fault(fault)
+        }
+        CloseReason::Upgrade(UpgradeError::TimedOut(_)) => ErrorKind::TimedOut,
+        CloseReason::Handshake(_)
+        | CloseReason::Transport(_)
+        | CloseReason::Muxer(_)
+        | CloseReason::Upgrade(_) => ErrorKind::InvalidData,
+    }
+}
