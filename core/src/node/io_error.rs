@@ -84,6 +84,7 @@ fn dial_error(error: &DialError) -> ErrorKind {
         AttemptError::Unsupported(_) | AttemptError::OtherPeer { .. } | AttemptError::Own => {
             ErrorKind::InvalidInput
         }
+        AttemptError::Refused(_) => ErrorKind::PermissionDenied,
         AttemptError::NoSocket => ErrorKind::AddrNotAvailable,
         AttemptError::Unresolved(_) => ErrorKind::NotFound,
         AttemptError::Failed(reason) => close_reason(reason),
@@ -102,9 +103,9 @@ fn close_reason(reason: &CloseReason) -> ErrorKind {
         CloseReason::Local => ErrorKind::ConnectionAborted,
         CloseReason::Remote { .. } | CloseReason::Reset => ErrorKind::ConnectionReset,
         CloseReason::TimedOut => ErrorKind::TimedOut,
-        CloseReason::WrongPeer { .. } | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => {
-            ErrorKind::PermissionDenied
-        }
+        CloseReason::WrongPeer { .. }
+        | CloseReason::Refused(_)
+        | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => ErrorKind::PermissionDenied,
         CloseReason::Circuit(fault) | CloseReason::Upgrade(UpgradeError::Carrier(fault)) => {
             stream_fault(fault)
         }
