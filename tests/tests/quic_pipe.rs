@@ -287,7 +287,7 @@ fn a_peer_without_identity_is_refused_at_once_though_much_waits_to_be_sent() {
     net.turns();
     // The last of the handshake comes together with a program that writes at once.
     for datagram in net.take_in_flight() {
-        net.hosts[0].quic.handle_datagram(net.now, datagram);
+        net.inject(0, addr, &datagram.data);
     }
     let stream = net.hosts[0].quic.open(net.now, id).unwrap();
     assert_eq!(net.hosts[0].quic.write(net.now, id, stream, &mut random(1, MIB)), Ok(MIB));
