@@ -110,6 +110,30 @@ fn a_who_has_never_registered_is_known_by_its_agent_or_reads_the_standard() {
     }
 }
 
+#[test]
+fn a_stranger_is_answered_in_the_dialect_of_whom_it_asks_for_if_there_is_no_standard() {
+    let mut solo = point();
+    let rust = solo.connect("rust");
+    for (ns, record) in [("rust's", signed("rust", 1, Dialect::RoutingState)), ("go's", peer_info("rust"))] {
+        assert_eq!(status(&mut solo, rust, &register(ns, record, None)), Status::Ok);
+    }
+    let go = solo.connect("go");
+    assert_eq!(status(&mut solo, go, &register("go's", peer_info("go"), None)), Status::Ok);
+    let stranger = solo.connect("stranger");
+    let mut kinds = |ns| {
+        let answer = ask(&mut solo, stranger, &discover(Some(ns), None, None)).unwrap();
+        let found = answer.discover_response.unwrap().registrations.into_iter();
+        found.map(|found| owner(&found.signed_peer_record.unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds("go's"), [(peer("rust"), None), (peer("go"), None)]);
+    assert_eq!(kinds("nobody's"), []);
+    let standard = solo.connect("standard");
+    enlist(&mut solo, standard, "standard", "go's");
+    let answer = ask(&mut solo, stranger, &discover(Some("go's"), None, None)).unwrap();
+    let found = answer.discover_response.unwrap().registrations;
+    assert_eq!(found.len(), 1, "what it may read comes first");
+}
+
 // (b) Cookies.
 
 #[test]

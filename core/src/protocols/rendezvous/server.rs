@@ -9,7 +9,8 @@
 //! confirmed it; others see it at once.
 //!
 //! Each client is answered in the dialect of records that it registers with; one that says it reads all of them gets all.
-//! Else the name that identify told for its library decides; else it is taken to read the specification's.
+//! Else the name that identify told for its library decides; else it is taken to read the specification's, and if there is
+//! none of these for it, what those have registered with whom it asks for.
 
 mod config;
 mod cookie;

@@ -13,6 +13,7 @@ use peerless_proto::pb::{
 use super::{
     super::{MAX_MESSAGE, MAX_NAMESPACE, Status},
     Client, Event, MAX_UNSENT, Phase, Point, Request, Server,
+    cookie::Position,
     dialect::{self, Dialect, Reads},
     journal::Waiting,
     refusal::Refusal,
@@ -24,6 +25,7 @@ use crate::{
     ids::{StreamId, Token},
     protocols::relay::limits::Place,
     storage::StoreError,
+    time::Instant,
 };
 
 /// Registrations that one request may pass over because its client cannot read their records.
@@ -231,7 +233,7 @@ impl Server {
         if self.unsent >= MAX_UNSENT {
             return Err(Refusal::Unsent);
         }
-        let mut position = match request.cookie.as_deref().filter(|cookie| !cookie.is_empty()) {
+        let position = match request.cookie.as_deref().filter(|cookie| !cookie.is_empty()) {
             None => table.start(),
             Some(cookie) => {
                 let position = baker.taste(namespace, cookie).ok_or(Refusal::Cookie)?;
@@ -242,37 +244,17 @@ impl Server {
             }
         };
         let limit = self.page_limit(request.limit);
-        let reads = self.reads(client, request);
-        let (mut page, mut left_out) = (Page::default(), 0);
-        let now = cx.now();
-        for step in table.read(namespace, position) {
-            let (slot, next) = match step {
-                Step::End(end) => {
-                    position = end;
-                    break;
-                }
-                Step::Next(..) if page.len() >= limit || left_out >= MAX_PASSED_OVER => break,
-                Step::Next(slot, next) => (slot, next),
-            };
-            let Some(registration) = table.get(slot) else { continue };
-            let owner = table.owner_at(registration.owner);
-            let Some(record) = owner.records.for_reader(owner.peer_bytes(), reads) else {
-                left_out += 1;
-                position = next;
-                continue;
-            };
-            let name = table.name(registration.namespace);
-            if page.size() + record.len() + name.len() + 2 * ANSWER_SPARE > MAX_MESSAGE {
-                break;
-            }
-            page.push(name, &record, seconds(registration.expires.saturating_duration_since(now)));
-            position = next;
+        let read = |reads| point.read(namespace, position, limit, reads, cx.now());
+        let mut found = read(self.reads(client, request).unwrap_or(Reads::Only(Dialect::Standard)));
+        if self.reads(client, request).is_none() && found.page.is_empty() {
+            // Better something that it may not read than nothing, which is all there is of what it may.
+            found = found.left_out_first.map_or(found, |dialect| read(Reads::Only(dialect)));
         }
-        let cookie = baker.bake(namespace, position);
+        let cookie = baker.bake(namespace, found.position);
         cx.count("rendezvous.discovered");
-        cx.count_n("rendezvous.registrations_sent", page.len() as u64);
-        cx.count_n("rendezvous.left_out", left_out as u64);
-        Ok(page.finish(cookie))
+        cx.count_n("rendezvous.registrations_sent", found.page.len() as u64);
+        cx.count_n("rendezvous.left_out", found.left_out as u64);
+        Ok(found.page.finish(cookie))
     }
 
     /// Most registrations in the answer to a request; 0 is no wish.
@@ -285,17 +267,16 @@ impl Server {
         }
     }
 
-    /// What kind of records a client reads.
-    fn reads(&self, client: &Client, request: &Discover) -> Reads {
+    /// What kind of records a client reads, if that is known.
+    fn reads(&self, client: &Client, request: &Discover) -> Option<Reads> {
         if request.any_dialect == Some(true) {
-            return Reads::Any;
+            return Some(Reads::Any);
         }
         let given = self.point().and_then(|point| {
             let owner = point.table.owner(&client.peer.to_bytes())?;
             point.table.owner_at(owner).records.dialect()
         });
-        let known = given.or_else(|| self.dialects.get(&client.connection).copied());
-        Reads::Only(known.unwrap_or(Dialect::Standard))
+        given.or_else(|| self.dialects.get(&client.connection).copied()).map(Reads::Only)
     }
 
     // Answers.
@@ -345,7 +326,56 @@ impl Server {
     }
 }
 
+/// What there is to answer a discovery with.
+struct Found {
+    page: Page,
+    /// Where the next page begins.
+    position: Position,
+    /// How many were left out because the client does not read their records.
+    left_out: usize,
+    /// What the first of these registered with.
+    left_out_first: Option<Dialect>,
+}
+
 impl Point {
+    /// A page of a namespace, or of all.
+    fn read(
+        &self,
+        namespace: Option<&str>,
+        position: Position,
+        limit: usize,
+        reads: Reads,
+        now: Instant,
+    ) -> Found {
+        let table = &self.table;
+        let mut found = Found { page: Page::default(), position, left_out: 0, left_out_first: None };
+        for step in table.read(namespace, position) {
+            let (slot, next) = match step {
+                Step::End(end) => {
+                    found.position = end;
+                    break;
+                }
+                Step::Next(..) if found.page.len() >= limit || found.left_out >= MAX_PASSED_OVER => break,
+                Step::Next(slot, next) => (slot, next),
+            };
+            let Some(registration) = table.get(slot) else { continue };
+            let owner = table.owner_at(registration.owner);
+            if let Some(record) = owner.records.for_reader(owner.peer_bytes(), reads) {
+                let name = table.name(registration.namespace);
+                if found.page.size() + record.len() + name.len() + 2 * ANSWER_SPARE > MAX_MESSAGE {
+                    break;
+                }
+                let left = registration.expires.saturating_duration_since(now);
+                found.page.push(name, &record, seconds(left));
+            } else {
+                found.left_out += 1;
+                found.left_out_first = found.left_out_first.or(owner.records.dialect());
+            }
+            found.position = next;
+        }
+        found
+    }
+
     /// Where the peer's registration in the namespace is.
     fn find(&self, peer: &[u8], namespace: &str) -> Option<u32> {
         self.table.find(self.table.owner(peer)?, self.table.namespace(namespace)?)
