@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Id,
     /// Relay circuits between other peers
     Relay(Box<RelayArgs>),
+    /// Be a rendezvous point: take registrations, and tell who is registered
+    Rendezvous(Box<RendezvousArgs>),
     /// Be reachable, directly and through relays, and serve ping, identify, perf and echo
     Listen(ListenArgs),
     /// Measure round-trip times
@@ -77,9 +79,73 @@ pub(crate) struct RelayArgs {
     pub(crate) preset: Preset,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    /// Be a rendezvous point too
+    #[arg(long, help_heading = RENDEZVOUS)]
+    pub(crate) rendezvous: bool,
+    #[command(flatten)]
+    pub(crate) point: PointArgs,
     /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
     #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
     pub(crate) metrics: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RendezvousArgs {
+    /// Address to listen at (default: /ip4/0.0.0.0/udp/4001/quic-v1 and /ip6/::/udp/4001/quic-v1)
+    #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
+    pub(crate) listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) point: PointArgs,
+    /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub(crate) metrics: Option<SocketAddr>,
+}
+
+const RENDEZVOUS: &str = "Rendezvous; limits are 0 for none (in parentheses the defaults)";
+
+/// What a rendezvous point keeps and allows.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+#[command(next_help_heading = RENDEZVOUS)]
+pub(crate) struct PointArgs {
+    /// File to keep registrations in (default: in memory, so that a restart forgets them)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
+    /// Registrations at a time (100000)
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_registrations: Option<usize>,
+    /// Registrations of one peer (1000)
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_registrations_per_peer: Option<usize>,
+    /// Registrations from one IPv4 address or IPv6 /64 (10000)
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_registrations_per_ip: Option<usize>,
+    /// Registrations in one namespace (50000)
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_registrations_per_namespace: Option<usize>,
+    /// Shortest time that a peer may ask for (2h)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) min_ttl: Option<Duration>,
+    /// Longest time that a peer may ask for (72h)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) max_ttl: Option<Duration>,
+    /// What a peer gets that asks for no time (2h)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) default_ttl: Option<Duration>,
+    /// Longest peer record (8KiB)
+    #[arg(long, value_name = "BYTES", value_parser = record_size)]
+    pub(crate) max_record: Option<u64>,
+    /// Registrations in one answer (1000)
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub(crate) max_page: Option<usize>,
+    /// How often a peer may ask for anything: so many at once, and one more after each TIME (1000/100ms)
+    #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    pub(crate) request_rate: Option<Rate>,
+    /// The same for all peers from one IP address (10000/10ms)
+    #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    pub(crate) request_rate_per_ip: Option<Rate>,
+    /// Refuse the unsigned records of old clients
+    #[arg(long)]
+    pub(crate) signed_only: bool,
 }
 
 /// The limits to start from.
@@ -216,7 +282,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, NoC
     Cli::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoCommand::Show(error),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            NoCommand::Wrong("name a command: id, relay, listen, ping, perf or echo".into())
+            NoCommand::Wrong("name a command: id, relay, rendezvous, listen, ping, perf or echo".into())
         }
         _ => NoCommand::Wrong(sentence(&error.render().to_string())),
     })
@@ -323,6 +389,12 @@ fn size(text: &str) -> Result<u64, String> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
     scaled(text, &units)
         .ok_or_else(|| "a size is a whole number of bytes, or one followed by KiB, MiB or GiB".into())
+}
+
+fn record_size(text: &str) -> Result<u64, String> {
+    let max = peerless_proto::envelope::MAX_ENVELOPE_LEN as u64;
+    let bytes = size(text)?;
+    if (1..=max).contains(&bytes) { Ok(bytes) } else { Err(format!("a record has 1 to {max} bytes")) }
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -16,7 +16,6 @@ pub(crate) fn run(common: &Common, args: &ListenArgs, report: Reporter) -> Resul
     let any = vec![([0; 4], 0).into(), ([0_u16; 8], 0).into()];
     let setup = Setup {
         listen: if args.listen.is_empty() { any } else { args.listen.clone() },
-        hop: None,
         metrics: args.metrics,
         auto_relay: AutoRelay {
             when: if args.auto_relay { When::Always } else { When::Never },
@@ -24,6 +23,7 @@ pub(crate) fn run(common: &Common, args: &ListenArgs, report: Reporter) -> Resul
             ..AutoRelay::default()
         },
         protocols: vec![(PERF, STREAMS_PER_PEER), (ECHO, STREAMS_PER_PEER)],
+        ..Setup::default()
     };
     let mut session = Session::open(common, setup, report)?;
     for relay in &args.relay {

@@ -12,8 +12,10 @@ mod metrics;
 mod perf;
 mod ping;
 mod relay;
+mod rendezvous;
 mod report;
 mod session;
+mod store;
 
 use cli::{Cli, Command, NoCommand};
 use report::{Line, Reporter};
@@ -62,6 +64,7 @@ fn run(cli: &Cli, report: Reporter) -> Result<(), Failure> {
             Ok(())
         }
         Command::Relay(args) => relay::run(&cli.common, args, report),
+        Command::Rendezvous(args) => rendezvous::run(&cli.common, args, report),
         Command::Listen(args) => listen::run(&cli.common, args, report),
         Command::Ping(args) => ping::run(&cli.common, args, report),
         Command::Perf(args) => perf::run(&cli.common, args, report),

@@ -1,12 +1,13 @@
 //! `peerless relay`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use peerless_core::protocols::relay::{hop, limits::RelayLimits};
 
 use crate::{
     Failure,
-    cli::{Common, LimitArgs, Preset, RelayArgs},
+    cli::{Common, LimitArgs, PointArgs, Preset, RelayArgs},
+    rendezvous,
     report::Reporter,
     session::{Session, Setup},
 };
@@ -16,16 +17,18 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Relays until a signal comes.
 pub(crate) fn run(common: &Common, args: &RelayArgs, report: Reporter) -> Result<(), Failure> {
-    let setup =
-        Setup { listen: listen(args), hop: Some(config(args)), metrics: args.metrics, ..Setup::default() };
-    Session::open(common, setup, report)?.serve(|_, _| {})
-}
-
-fn listen(args: &RelayArgs) -> Vec<SocketAddr> {
-    if args.listen.is_empty() {
-        return vec![([0; 4], 4001).into(), ([0_u16; 8], 4001).into()];
+    if !args.rendezvous && args.point != PointArgs::default() {
+        return Err(Failure::Usage("--store and the limits of registrations need --rendezvous".into()));
     }
-    args.listen.clone()
+    let setup = Setup {
+        listen: rendezvous::listen(&args.listen),
+        hop: Some(config(args)),
+        rendezvous: if args.rendezvous { Some(rendezvous::config(&args.point)?) } else { None },
+        store: args.point.store.clone(),
+        metrics: args.metrics,
+        ..Setup::default()
+    };
+    Session::open(common, setup, report)?.serve(|_, _| {})
 }
 
 fn config(args: &RelayArgs) -> hop::Config {

@@ -9,7 +9,10 @@ use std::{
 use peerless_core::{
     Multiaddr, PeerId,
     event::Event,
-    protocols::relay::{client, hop},
+    protocols::{
+        relay::{client, hop},
+        rendezvous::{self, server},
+    },
     time::UnixTime,
 };
 use peerless_mio::unix_now;
@@ -20,21 +23,91 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Line {
-    Id { peer: String },
-    Metrics { address: String },
-    Listening { address: String },
-    Reservation { relay: String, expires: u64, addresses: Vec<String> },
-    ReservationLost { relay: String, reason: String },
-    Connected { peer: String, address: String, relayed: bool },
-    Disconnected { peer: String, reason: String },
-    ReservationAccepted { peer: String, expires: u64, renewed: bool },
-    ReservationEnded { peer: String, reason: String },
-    CircuitOpened { source: String, target: String },
-    CircuitClosed { source: String, target: String, bytes_in: u64, bytes_out: u64, reason: String },
-    Ping { peer: String, rtt_us: u64 },
-    Perf { direction: &'static str, bytes: u64, seconds: f64, bits_per_second: f64 },
-    Echo { bytes: u64, ok: bool },
-    Error { message: String },
+    Id {
+        peer: String,
+    },
+    Metrics {
+        address: String,
+    },
+    Listening {
+        address: String,
+    },
+    Reservation {
+        relay: String,
+        expires: u64,
+        addresses: Vec<String>,
+    },
+    ReservationLost {
+        relay: String,
+        reason: String,
+    },
+    Connected {
+        peer: String,
+        address: String,
+        relayed: bool,
+    },
+    Disconnected {
+        peer: String,
+        reason: String,
+    },
+    ReservationAccepted {
+        peer: String,
+        expires: u64,
+        renewed: bool,
+    },
+    ReservationEnded {
+        peer: String,
+        reason: String,
+    },
+    CircuitOpened {
+        source: String,
+        target: String,
+    },
+    RegistrationsLoaded {
+        count: usize,
+    },
+    RegistrationAccepted {
+        peer: String,
+        namespace: String,
+        ttl: u64,
+        renewed: bool,
+    },
+    RegistrationEnded {
+        peer: String,
+        namespace: String,
+        reason: &'static str,
+    },
+    RendezvousRefused {
+        peer: String,
+        request: &'static str,
+        namespace: Option<String>,
+        status: String,
+        reason: &'static str,
+    },
+    CircuitClosed {
+        source: String,
+        target: String,
+        bytes_in: u64,
+        bytes_out: u64,
+        reason: String,
+    },
+    Ping {
+        peer: String,
+        rtt_us: u64,
+    },
+    Perf {
+        direction: &'static str,
+        bytes: u64,
+        seconds: f64,
+        bits_per_second: f64,
+    },
+    Echo {
+        bytes: u64,
+        ok: bool,
+    },
+    Error {
+        message: String,
+    },
 }
 
 /// The words for people.
@@ -69,6 +142,18 @@ impl fmt::Display for Line {
                 f,
                 "circuit from {source} to {target} closed after {bytes_in} bytes there and {bytes_out} back: {reason}"
             ),
+            Self::RegistrationsLoaded { count } => write!(f, "{count} registrations from before"),
+            Self::RegistrationAccepted { peer, namespace, ttl, renewed } => {
+                let what = if *renewed { "renewed" } else { "registered" };
+                write!(f, "{what} {peer} in {namespace:?} for {}", Span(Duration::from_secs(*ttl)))
+            }
+            Self::RegistrationEnded { peer, namespace, reason } => {
+                write!(f, "registration of {peer} in {namespace:?} ended: {reason}")
+            }
+            Self::RendezvousRefused { peer, request, namespace, status, reason } => {
+                let place = namespace.as_ref().map(|name| format!(" in {name:?}")).unwrap_or_default();
+                write!(f, "refused to {request}{place} for {peer}: {status}, {reason}")
+            }
             Self::Ping { peer, rtt_us } => {
                 write!(f, "{peer}: {}.{:03} ms", rtt_us / 1000, rtt_us % 1000)
             }
@@ -170,6 +255,7 @@ fn line_of(me: PeerId, event: &Event) -> Option<Line> {
                 reason: end.to_string(),
             }
         }
+        Event::Rendezvous(rendezvous::Event::Server(event)) => line_of_point(event)?,
         Event::Reservation(client::Event::Reserved { relay, expires, addresses, .. }) => Line::Reservation {
             relay: relay.to_string(),
             expires: expires.as_secs(),
@@ -181,6 +267,35 @@ fn line_of(me: PeerId, event: &Event) -> Option<Line> {
         Event::Reservation(client::Event::Failed { address, reason, .. }) => {
             Line::Error { message: format!("no reservation at {address}: {reason}") }
         }
+        _ => return None,
+    })
+}
+
+fn line_of_point(event: &server::Event) -> Option<Line> {
+    use server::Event::{Expired, Loaded, Refused, Registered, StoreFailed, Unregistered};
+    let ended = |peer: &PeerId, namespace: &str, reason| Line::RegistrationEnded {
+        peer: peer.to_string(),
+        namespace: namespace.to_owned(),
+        reason,
+    };
+    Some(match event {
+        Registered { peer, namespace, ttl, refreshed } => Line::RegistrationAccepted {
+            peer: peer.to_string(),
+            namespace: namespace.clone(),
+            ttl: ttl.as_secs(),
+            renewed: *refreshed,
+        },
+        Expired { peer, namespace } => ended(peer, namespace, "expired"),
+        Unregistered { peer, namespace } => ended(peer, namespace, "unregistered"),
+        Refused { peer, request, namespace, status, why } => Line::RendezvousRefused {
+            peer: peer.to_string(),
+            request,
+            namespace: namespace.clone(),
+            status: status.to_string(),
+            reason: why,
+        },
+        Loaded { registrations } => Line::RegistrationsLoaded { count: *registrations },
+        StoreFailed { error } => Line::Error { message: error.clone() },
         _ => return None,
     })
 }

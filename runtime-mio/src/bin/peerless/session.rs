@@ -1,6 +1,6 @@
 //! A node as the commands use it: set up from the flags, reporting what happens, closed in order.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::mpsc::Sender, time::Duration};
 
 use peerless_core::{
     Multiaddr, PeerId,
@@ -8,10 +8,14 @@ use peerless_core::{
     event::{AppStreamEvent, AttemptError, DialError, Event},
     ids::{ConnectionId, StreamId},
     node::{self, AppProtocol},
-    protocols::relay::{
-        client::{AutoRelay, When},
-        hop,
+    protocols::{
+        relay::{
+            client::{AutoRelay, When},
+            hop,
+        },
+        rendezvous,
     },
+    storage::StorageRequest,
     time::Instant,
     upgrade::Security,
 };
@@ -22,6 +26,7 @@ use crate::{
     cli::{Common, SecurityName, shape},
     identity, metrics,
     report::{Line, Reporter},
+    store::Store,
 };
 
 /// How long reaching a peer may take, the relay and all handshakes included.
@@ -38,6 +43,10 @@ pub(crate) struct Setup {
     pub(crate) listen: Vec<SocketAddr>,
     /// Be a relay.
     pub(crate) hop: Option<hop::Config>,
+    /// Be a rendezvous point.
+    pub(crate) rendezvous: Option<rendezvous::server::Config>,
+    /// Where to keep what the node stores; `None` is nowhere.
+    pub(crate) store: Option<PathBuf>,
     /// Relays to find by itself.
     pub(crate) auto_relay: AutoRelay,
     /// Stream protocols, with the number of inbound streams that each peer may have open.
@@ -52,6 +61,7 @@ pub(crate) struct Session {
     pub(crate) runtime: Runtime,
     report: Reporter,
     me: PeerId,
+    store: Option<Sender<StorageRequest>>,
 }
 
 impl Session {
@@ -59,9 +69,12 @@ impl Session {
     pub(crate) fn open(common: &Common, setup: Setup, report: Reporter) -> Result<Self, Failure> {
         let identity = identity::load(common)?;
         let me = identity.peer();
+        let store = setup.store.as_deref().map(Store::open).transpose()?;
         let mut config = node::Config::new(identity);
         config.accept_inbound = !setup.listen.is_empty();
         config.hop = setup.hop;
+        config.rendezvous_server = setup.rendezvous;
+        config.storage = store.is_some();
         if setup.auto_relay.when != When::Never {
             // Relays are compared by how long they take.
             config.ping.interval = Some(PING_INTERVAL);
@@ -89,14 +102,16 @@ impl Session {
                 .map_err(|error| Failure::Failed(format!("cannot serve metrics at {address}: {error}")))?;
             report.line(&Line::Metrics { address: address.to_string() });
         }
-        Ok(Self { runtime, report, me })
+        let store = store.map(|store| store.serve(runtime.handle())).transpose()?;
+        Ok(Self { runtime, report, me, store })
     }
 
     /// Runs until a signal comes and the node is shut down. `on_event` sees every event, after it was reported.
     pub(crate) fn serve(mut self, mut on_event: impl FnMut(&mut Runtime, &Event)) -> Result<(), Failure> {
-        let Self { report, me, .. } = self;
+        let Self { report, me, ref store, .. } = self;
         self.runtime.run(|runtime, event| {
             report.event(me, &event);
+            ask_store(store.as_ref(), &event);
             on_event(runtime, &event);
         })?;
         Ok(())
@@ -107,6 +122,7 @@ impl Session {
         while !self.runtime.is_stopping() {
             if let Some(event) = self.runtime.poll_event() {
                 self.report.event(self.me, &event);
+                ask_store(self.store.as_ref(), &event);
                 return Ok(Some(event));
             }
             let left = until.saturating_duration_since(self.runtime.now());
@@ -174,6 +190,14 @@ impl Session {
     fn give_up<T>(&self, timed_out: &str) -> Result<T, Failure> {
         let message = if self.runtime.is_stopping() { "interrupted" } else { timed_out };
         Err(Failure::Failed(message.into()))
+    }
+}
+
+/// Passes a request on to the store's thread, which does not end before the node.
+fn ask_store(store: Option<&Sender<StorageRequest>>, event: &Event) {
+    let (Some(store), Event::Storage(request)) = (store, event) else { return };
+    if store.send(request.clone()).is_err() {
+        tracing::error!("the store's thread is gone");
     }
 }
 

@@ -22,7 +22,7 @@ fn clap_finds_no_fault_in_the_definition() {
 #[test]
 fn a_mistake_is_one_sentence_that_says_what_would_be_right() {
     for (line, words) in [
-        ("peerless", "name a command: id, relay, listen, ping, perf or echo"),
+        ("peerless", "name a command: id, relay, rendezvous, listen, ping, perf or echo"),
         ("peerless rely", "unrecognized subcommand 'rely'; a similar subcommand exists: 'relay'"),
         ("peerless id --jsn", "unexpected argument '--jsn' found; a similar argument exists: '--json'"),
         ("peerless ping", "the following required arguments were not provided: <MULTIADDR>"),
@@ -30,6 +30,8 @@ fn a_mistake_is_one_sentence_that_says_what_would_be_right() {
         ("peerless relay --preset none", "possible values: public, broad, unlimited"),
         ("peerless relay --circuit-rate 30", "like 30/2m; 0 for no limit"),
         ("peerless relay --listen /ip4/1.2.3.4/tcp/1", "looks like /ip4/0.0.0.0/udp/4001/quic-v1"),
+        ("peerless rendezvous --max-record 1MiB", "a record has 1 to 65536 bytes"),
+        ("peerless rendezvous --min-ttl soon", "a whole number followed by ms, s, m or h"),
         ("peerless relay --metrics localhost", "looks like 127.0.0.1:9090 or [::1]:9090"),
         ("peerless relay --circuit-bytes 1MB", "a whole number of bytes, or one followed by KiB, MiB or GiB"),
         ("peerless relay --circuit-duration 1d", "a whole number followed by ms, s, m or h"),
