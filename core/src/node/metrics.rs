@@ -2,6 +2,7 @@
 //!
 //! Names follow the conventions of Prometheus; how the numbers are written down is the exporter's business.
 
+mod rendezvous;
 mod swarm;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,15 +10,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use libp2p_identity::PeerId;
 use peerless_proto::address::CircuitAddr;
 
+use self::rendezvous::PointTotals;
 use super::Node;
 use crate::{
     addresses::AddressSource,
     event::{CloseReason, Event},
-    protocols::relay::{
-        Status,
-        client::Client,
-        hop::{self, CircuitEnd, Hop},
-        score::RelayMetrics,
+    protocols::{
+        self,
+        relay::{
+            Status,
+            client::Client,
+            hop::{self, CircuitEnd, Hop},
+            score::RelayMetrics,
+        },
     },
     swarm::table::Direction,
 };
@@ -115,6 +120,7 @@ impl Node {
             self.swarm_metrics(),
             self.known_relays(),
             self.relay_metrics(),
+            self.point_metrics(),
             self.transport_metrics(),
         ];
         Metrics { families: families.into_iter().flatten().collect() }
@@ -326,6 +332,7 @@ pub(super) struct Totals {
     accepted: Tally<1>,
     refused: Tally<1>,
     ended: Tally<1>,
+    point: PointTotals,
 }
 
 impl Default for Totals {
@@ -342,6 +349,7 @@ impl Default for Totals {
             accepted: Tally::zero([renewed(false), renewed(true)].map(|label| [label])),
             refused: refusals(),
             ended: Tally::default(),
+            point: PointTotals::default(),
         }
     }
 }
@@ -355,6 +363,7 @@ impl Totals {
             }
             Event::Disconnected { reason, .. } => self.closed.add([close(reason)], 1),
             Event::Hop(event) => self.note_hop(event),
+            Event::Rendezvous(protocols::rendezvous::Event::Server(event)) => self.point.note(event),
             _ => {}
         }
     }
