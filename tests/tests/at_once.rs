@@ -3,6 +3,8 @@
 //! In virtual time what counts is round trips; on the loopback interface it is work. Run with `--nocapture` to see the
 //! figures.
 
+#![allow(clippy::disallowed_methods, reason = "how long it takes on real sockets is what is measured")]
+
 use std::time::{Duration, Instant};
 
 use peerless_core::{

@@ -26,7 +26,7 @@ use peerless_core::{
 use peerless_proto::pb::{Message, relay::HopMessage};
 use peerless_tests::{
     host::HostId,
-    world::{World, secs},
+    world::{World, ms, secs},
 };
 
 use self::crowd::{Crowd, Party};
@@ -34,6 +34,8 @@ use self::crowd::{Crowd, Party};
 const SEED: u64 = 1;
 const PEERS: usize = 10_000;
 const MINUTES: u64 = 60;
+/// Whole nodes that connect at the same instant; a relay refuses to have more than a thousand half-open connections.
+const AT_ONCE: usize = 500;
 const TTL: Duration = Duration::from_secs(20 * 60);
 /// Where memory is measured, in peers of ten thousand.
 const MILESTONES: [usize; 3] = [1_000, 5_000, 10_000];
@@ -175,6 +177,9 @@ fn whole_nodes_hold_their_reservations_for_an_hour() {
                 let host = w.host(format!("P{nth}")).start();
                 w.reserve(host, relay);
                 hosts.push(host);
+                if hosts.len() % AT_ONCE == 0 {
+                    w.run_for(ms(200));
+                }
             }
             w.run_for(secs(5));
             assert_eq!(held(&w, relay, &hosts), peers);
