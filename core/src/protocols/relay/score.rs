@@ -25,6 +25,9 @@ pub struct ScorePolicy {
     pub failure_weight: f64,
     /// Success rate below which a relay is not fit, 0 to 1. 0.5.
     pub min_success_rate: f64,
+    /// Average latency above which a relay is not fit, if it was measured within the half-life; `None` takes any. What the
+    /// targets of circuits take counts as well, so leave it room. None.
+    pub max_latency: Option<Duration>,
     /// Per open circuit. 5.
     pub circuit_weight: f64,
     /// Times the success rate. 100.
@@ -45,6 +48,7 @@ impl Default for ScorePolicy {
             latency_weight: 10.0,
             failure_weight: 1000.0,
             min_success_rate: 0.5,
+            max_latency: None,
             circuit_weight: 5.0,
             success_bonus: 100.0,
             unknown_score: 1000.0,
@@ -109,7 +113,7 @@ pub struct RelayMetrics {
     pub stats: RelayStats,
 }
 
-/// Failures that have faded this far no longer speak against a relay's fitness; they still count in its score.
+/// Failures and slowness that have faded this far no longer speak against a relay's fitness; they still count in its score.
 const FORGIVEN: f64 = 0.5;
 
 /// The score of a relay at `now`; lower is better, `None` is not fit.
@@ -122,11 +126,15 @@ pub fn score(policy: &ScorePolicy, stats: Option<&RelayStats>, now: Instant) -> 
         return None;
     }
     let Some(latency) = stats.latency_ms else { return Some(policy.unknown_score) };
+    let fresh = policy.fading(stats.latency_at, now);
+    let is_slow = policy.max_latency.is_some_and(|most| latency > most.as_secs_f64() * 1000.0);
+    if is_slow && fresh > FORGIVEN {
+        return None;
+    }
     let sum = latency * policy.latency_weight
         + f64::from(stats.active_circuits) * policy.circuit_weight
         + stats.failures * policy.failure_weight
         - stats.success_rate() * policy.success_bonus;
-    let fresh = policy.fading(stats.latency_at, now);
     Some(sum.max(0.0) * fresh + policy.unknown_score * (1.0 - fresh))
 }
 
@@ -313,6 +321,19 @@ mod tests {
         assert_eq!(scores.score(&relay(1), minutes(60)), None);
         let back = (60..200).find(|m| scores.score(&relay(1), minutes(*m)).is_some());
         assert!(back.is_some_and(|m| m < 120), "{back:?}");
+    }
+
+    #[test]
+    fn a_relay_slower_than_allowed_is_unfit_until_that_is_long_ago() {
+        let policy = ScorePolicy { max_latency: Some(Duration::from_secs(1)), ..ScorePolicy::default() };
+        let mut scores = Scores::new(policy);
+        scores.record_latency(relay(1), Duration::from_secs(1), T0);
+        scores.record_latency(relay(2), Duration::from_millis(1001), T0);
+        let fit = |n, at| scores.score(&relay(n), at).is_some();
+        assert_eq!(
+            [fit(1, T0), fit(2, T0), fit(2, minutes(9)), fit(2, minutes(11))],
+            [true, false, false, true]
+        );
     }
 
     #[test]
