@@ -118,10 +118,11 @@ fn holds(solo: &Solo<Hop>) -> bool {
 /// Ever new peers ask: behind one address, one /64, one /56 and one /48. Each crowd gets its share, and others the rest.
 #[test]
 fn crowds_from_one_place_get_the_share_of_that_place() {
+    type Nth<'a> = &'a dyn Fn(u16) -> IpAddr;
     let site = |home: u8, net: u8, host: u16| {
         IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 1, u16::from(home) << 8 | u16::from(net), 0, 0, 0, host))
     };
-    let crowds: [(&str, &dyn Fn(u16) -> IpAddr, usize); 4] = [
+    let crowds: [(&str, Nth<'_>, usize); 4] = [
         ("address", &|_| Ipv4Addr::new(198, 51, 100, 1).into(), 8),
         ("/64", &|n| site(1, 1, n), 8),
         // The /56 of the crowd before, which has used it up.
