@@ -10,7 +10,7 @@ use crate::{
     ids::{ConnectionId, DialId, QueryId, StreamId},
     protocols::{identify, ping, relay, rendezvous},
     storage::StorageRequest,
-    swarm::{Refusal, table::Direction},
+    swarm::{Refusal, resources::Exceeded, table::Direction},
 };
 
 /// What the embedder is told, in order.
@@ -215,6 +215,9 @@ pub enum StreamFault {
     /// The remote broke multistream-select or the protocol's framing.
     #[error("the remote broke the framing: {0}")]
     Malformed(String),
+    /// There is too much memory in use already.
+    #[error("{0}")]
+    Limit(Exceeded),
     /// The remote does not read, and our write queue is full.
     #[error("the write queue is full")]
     WriteQueueFull,
@@ -230,6 +233,9 @@ pub enum OpenError {
     /// The remote grants no more streams for now.
     #[error("the remote grants no more streams")]
     StreamLimit,
+    /// There are too many streams already.
+    #[error("{0}")]
+    Limit(Exceeded),
     /// The protocol is not one that the node was configured with.
     #[error("unknown protocol {0}")]
     UnknownProtocol(ProtocolName),

@@ -70,6 +70,17 @@ id!(
     'd'
 );
 
+id!(
+    /// What a connection takes of the limited resources.
+    ConnectionShare,
+    'k'
+);
+id!(
+    /// What a stream takes of the limited resources.
+    StreamShare,
+    't'
+);
+
 /// A UDP socket of the embedder, by a number of the embedder's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub u32);

@@ -13,6 +13,7 @@ use peerless_core::{
     ids::SocketId,
     node::{Config, Node},
     protocols::relay::hop,
+    swarm::SwarmConfig,
     time::{Deadline, Instant},
 };
 
@@ -145,9 +146,12 @@ impl<'w> HostBuilder<'w> {
         self.relay_with(hop::Config::default())
     }
 
-    /// Makes it a relay with limits of the test's choice.
+    /// Makes it a relay with limits of the test's choice, and room for as many connections as that takes.
     pub fn relay_with(self, hop: hop::Config) -> Self {
-        self.configure(move |config| config.hop = Some(hop.clone()))
+        self.configure(move |config| {
+            config.swarm = SwarmConfig::for_relay(&hop.limits);
+            config.hop = Some(hop.clone());
+        })
     }
 
     /// Changes the node's configuration in any way.

@@ -92,6 +92,11 @@ impl Node {
             self.fail_stream(id, StreamFault::WriteQueueFull);
             return;
         }
+        let queued = stream.queued.saturating_add(frame.len());
+        if let Err(exceeded) = self.swarm.resources.set_queued(stream.share, queued) {
+            self.fail_stream(id, StreamFault::Limit(exceeded));
+            return;
+        }
         let spec = self.behaviours[index].specs.iter().find(|spec| spec.name == protocol);
         let Some(framing) = spec.map(|spec| spec.framing) else { return };
         stream.enqueue(peerless_proto::encode_frame(framing, frame));

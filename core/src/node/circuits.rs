@@ -15,7 +15,7 @@ use super::{
 use crate::{
     behaviour::Reply,
     event::{CircuitLimit, CloseReason, StreamFault, UpgradeError, UpgradeRole},
-    ids::{Arena, ConnectionId, Id, StreamId, Token},
+    ids::{Arena, ConnectionId, ConnectionShare, Id, StreamId, Token},
     quic::StreamNote,
     streams::{Mode, Owner, Read, WriteFault},
     swarm::{
@@ -62,6 +62,8 @@ pub(crate) struct Circuit {
     relay: PeerId,
     via: ConnectionId,
     limit: CircuitLimit,
+    /// What it takes of the limited resources, until it is established.
+    opening: Option<ConnectionShare>,
     /// Set once it is established.
     connection: Option<ConnectionId>,
     /// Taken from the muxer, not yet by the carrier.
@@ -140,12 +142,15 @@ impl Node {
             return;
         }
         let (relay, via) = (stream.peer, stream.connection);
-        if let Err(refusal) = self.judge_circuit(via, peer, direction(role)) {
-            self.drop_stream(carrier);
-            self.upgrade_failed(index, token, UpgradeError::Refused(refusal));
-            return;
-        }
-        let Some(stream) = self.streams.get_mut(carrier) else { return };
+        let share = match self.open_circuit(via, peer, direction(role)) {
+            Ok(share) => share,
+            Err(refusal) => {
+                self.drop_stream(carrier);
+                self.upgrade_failed(index, token, UpgradeError::Refused(refusal));
+                return;
+            }
+        };
+        let Some(stream) = self.streams.get_mut(carrier) else { return self.give_back(Some(share)) };
         let mut mux = SecuredConnection::new(
             role,
             self.upgrade_config.clone(),
@@ -168,6 +173,7 @@ impl Node {
             relay,
             via,
             limit,
+            opening: Some(share),
             connection: None,
             out: Bytes::new(),
             timer: None,
@@ -308,9 +314,11 @@ impl Node {
         let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
         let (index, token) = circuit.requester;
         let (relay, via, limit, role) = (circuit.relay, circuit.via, circuit.limit, circuit.role);
+        let share = circuit.opening.take();
         let remote = self.circuit_address(via, relay);
         let established = self.now;
-        let admitted = self.admit_connection(|id| ConnectionInfo {
+        let Some(share) = share else { return };
+        let admitted = self.admit_connection(share, |id| ConnectionInfo {
             id,
             peer,
             direction: direction(role),
@@ -328,7 +336,7 @@ impl Node {
         }
         self.reply(index, token, Reply::Upgraded(Ok(connection)));
         let dial = self.dialing.take_token(token);
-        self.established(connection, Via::Circuit(id), dial);
+        self.established(connection, share, Via::Circuit(id), dial);
     }
 
     /// We do not want the peer that a circuit leads to.
@@ -351,6 +359,7 @@ impl Node {
     /// The circuit is over for us: its last bytes (an alert, a go-away) still leave, then the carrier ends.
     fn retire_circuit(&mut self, id: CircuitId) {
         let Some(mut circuit) = self.transport.circuits.remove(id) else { return };
+        self.give_back(circuit.opening);
         let Some(carrier) = self.streams.get_mut(circuit.carrier) else { return };
         carrier.enqueue(std::mem::take(&mut circuit.out));
         while let Some(bytes) = circuit.mux.poll_transmit() {
@@ -366,12 +375,19 @@ impl Node {
     /// The stream under a circuit is gone.
     pub(super) fn carrier_lost(&mut self, id: CircuitId, fault: StreamFault) {
         let Some(circuit) = self.transport.circuits.remove(id) else { return };
+        self.give_back(circuit.opening);
         match circuit.connection {
             Some(connection) => self.disconnected(connection, CloseReason::Circuit(fault)),
             None => {
                 self.totals.handshake_failed(direction(circuit.role), true);
                 self.upgrade_failed(circuit.requester.0, circuit.requester.1, UpgradeError::Carrier(fault))
             }
+        }
+    }
+
+    fn give_back(&mut self, opening: Option<ConnectionShare>) {
+        if let Some(share) = opening {
+            self.swarm.resources.close_connection(share);
         }
     }
 

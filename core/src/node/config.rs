@@ -45,7 +45,7 @@ pub struct Config {
     /// The parts it may play in circuits: without HOP it relays for nobody, whatever [`Config::hop`] says; without STOP it
     /// accepts no circuits; without CLIENT it dials none.
     pub relay_roles: relay::Roles,
-    /// Being a relay; `None` is not to be one.
+    /// Being a relay; `None` is not to be one. One that is there for many wants [`SwarmConfig::for_relay`] as well.
     pub hop: Option<relay::hop::Config>,
     /// Using relays: reservations, circuits to others, circuits to us.
     pub relay_client: relay::client::Config,

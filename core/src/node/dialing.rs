@@ -17,7 +17,6 @@ use crate::{
     event::{AttemptError, CloseReason, DialError, Event, Family},
     ids::{Arena, ConnectionId, DialId, QueryId, QuicId, Token},
     protocols::relay::client::{any_relay, through_any_relay},
-    quic::ConnectError,
     time::{Instant, Timers},
 };
 
@@ -195,19 +194,10 @@ impl Node {
         target: Target,
     ) -> Result<(Multiaddr, Attempt), (Multiaddr, AttemptError)> {
         match target {
-            Target::Direct { address, remote, peer } => {
-                if let Err(refusal) = self.judge_address_dial(remote.ip(), peer) {
-                    return Err((address, AttemptError::Refused(refusal)));
-                }
-                match self.transport.quic.connect(self.now, remote, peer) {
-                    Ok(quic) => {
-                        self.transport.by_quic.insert(quic, QuicUse::Dialing(id));
-                        Ok((address, Attempt::Quic(quic)))
-                    }
-                    Err(ConnectError::NoSocket) => Err((address, AttemptError::NoSocket)),
-                    Err(error) => Err((address, AttemptError::Unsupported(error.to_string()))),
-                }
-            }
+            Target::Direct { address, remote, peer } => match self.connect_quic(id, remote, peer) {
+                Ok(quic) => Ok((address, Attempt::Quic(quic))),
+                Err(error) => Err((address, error)),
+            },
             Target::Circuit { address } => {
                 let Some(dialer) = self.circuit_dialer else {
                     return Err((address, AttemptError::Unsupported("no relay client".into())));

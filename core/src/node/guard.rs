@@ -7,11 +7,15 @@ use peerless_proto::address;
 
 use super::{Node, transport::QuicUse};
 use crate::{
-    event::{CloseReason, Event},
-    ids::{ConnectionId, DialId, QuicId},
+    behaviour::ProtocolName,
+    event::{AttemptError, CloseReason, Event, OpenError},
+    ids::{ConnectionId, ConnectionShare, DialId, QuicId, StreamShare},
+    quic::ConnectError,
+    streams::Owner,
     swarm::{
         Refusal,
         gate::{Candidate, Gate},
+        resources::EMBEDDER,
         table::{ConnectionInfo, Direction},
     },
     time::Instant,
@@ -44,43 +48,74 @@ impl Node {
         peer.map_or(Ok(()), |peer| self.swarm.judge(&Candidate::PeerDial { peer }))
     }
 
-    /// Whether packets may go to this address for the sake of a connection.
-    pub(super) fn judge_address_dial(&mut self, ip: IpAddr, peer: Option<PeerId>) -> Result<(), Refusal> {
-        self.swarm.judge(&Candidate::AddressDial { ip, peer })
+    /// Dials an address, if packets may go there and there is room for a connection.
+    pub(super) fn connect_quic(
+        &mut self,
+        dial: DialId,
+        remote: SocketAddr,
+        peer: Option<PeerId>,
+    ) -> Result<QuicId, AttemptError> {
+        let share = self.open_outbound(remote.ip(), peer).map_err(AttemptError::Refused)?;
+        match self.transport.quic.connect(self.now, remote, peer) {
+            Ok(quic) => {
+                self.swarm.opening.insert(quic, share);
+                self.transport.by_quic.insert(quic, QuicUse::Dialing(dial));
+                Ok(quic)
+            }
+            Err(error) => {
+                self.swarm.resources.close_connection(share);
+                Err(match error {
+                    ConnectError::NoSocket => AttemptError::NoSocket,
+                    error => AttemptError::Unsupported(error.to_string()),
+                })
+            }
+        }
     }
 
-    /// Whether the circuit that a relay offers, or was asked for, may become a connection.
-    pub(super) fn judge_circuit(
+    fn open_outbound(&mut self, ip: IpAddr, peer: Option<PeerId>) -> Result<ConnectionShare, Refusal> {
+        self.swarm.judge(&Candidate::AddressDial { ip, peer })?;
+        self.swarm.resources.open_connection(self.now, Direction::Outbound, None).map_err(Refusal::Limit)
+    }
+
+    /// Makes room for the circuit that a relay offers, or was asked for, if it may become a connection.
+    pub(super) fn open_circuit(
         &mut self,
         via: ConnectionId,
         peer: PeerId,
         direction: Direction,
-    ) -> Result<(), Refusal> {
+    ) -> Result<ConnectionShare, Refusal> {
         let relay = self.connections.get(via).and_then(|info| address::ip_of(&info.remote));
-        let Some(ip) = relay else { return Ok(()) };
-        match direction {
-            Direction::Inbound => self.swarm.judge(&Candidate::Accept { ip }),
-            Direction::Outbound => self.judge_address_dial(ip, Some(peer)),
+        if let Some(ip) = relay {
+            self.swarm.judge(&match direction {
+                Direction::Inbound => Candidate::Accept { ip },
+                Direction::Outbound => Candidate::AddressDial { ip, peer: Some(peer) },
+            })?;
         }
+        self.swarm.resources.open_connection(self.now, direction, None).map_err(Refusal::Limit)
     }
 
-    /// Takes a connection whose peer has proved who it is into the table, if it may be there.
+    /// Takes a connection whose peer has proved who it is into the table, if it may be there; else gives back what it
+    /// took.
     pub(super) fn admit_connection(
         &mut self,
+        share: ConnectionShare,
         make: impl FnOnce(ConnectionId) -> ConnectionInfo,
     ) -> Result<ConnectionId, Refusal> {
         let connection = self.connections.insert_with(make);
-        let info = self.connections.get(connection).expect("just inserted");
-        let ip = address::ip_of(&info.remote);
-        let secured = Candidate::Secured { peer: info.peer, ip, direction: info.direction };
-        let admitted = self
-            .swarm
-            .judge(&secured)
-            .and_then(|()| self.swarm.judge(&Candidate::Upgraded { connection: info, ip }));
+        let admitted = self.admit_inserted(connection, share);
         if admitted.is_err() {
             self.connections.remove(connection);
+            self.swarm.resources.close_connection(share);
         }
         admitted.map(|()| connection)
+    }
+
+    fn admit_inserted(&mut self, connection: ConnectionId, share: ConnectionShare) -> Result<(), Refusal> {
+        let Some(info) = self.connections.get(connection) else { return Ok(()) };
+        let (peer, ip) = (info.peer, address::ip_of(&info.remote));
+        self.swarm.judge(&Candidate::Secured { peer, ip, direction: info.direction })?;
+        self.swarm.resources.set_peer(share, peer).map_err(Refusal::Limit)?;
+        self.swarm.judge(&Candidate::Upgraded { connection: info, ip })
     }
 
     /// Ends a QUIC connection that its peer has completed and that we do not want.
@@ -107,6 +142,32 @@ impl Node {
         while let Some((remote, refusal)) = self.swarm.pop_turned_away() {
             let reason = CloseReason::Refused(refusal);
             self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason });
+        }
+    }
+
+    /// Makes room for a stream of ours.
+    pub(super) fn open_stream_share(
+        &mut self,
+        connection: ConnectionId,
+        owner: Owner,
+        protocol: &ProtocolName,
+    ) -> Result<StreamShare, OpenError> {
+        let link = self.transport.links.get(&connection).ok_or(OpenError::NoConnection)?;
+        let service = self.service(owner);
+        let resources = &mut self.swarm.resources;
+        let share = resources.open_stream(link.share, Direction::Outbound).map_err(OpenError::Limit)?;
+        if let Err(exceeded) = resources.set_protocol(share, service, protocol) {
+            resources.close_stream(share);
+            return Err(OpenError::Limit(exceeded));
+        }
+        Ok(share)
+    }
+
+    /// Whose streams these are, as far as limits go.
+    pub(super) fn service(&self, owner: Owner) -> &'static str {
+        match owner {
+            Owner::Behaviour(index) => self.behaviours[index].behaviour.name(),
+            Owner::App | Owner::Nobody => EMBEDDER,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::StreamError;
 use crate::{
     event::{AttemptError, CloseReason, DialError, OpenError, StreamFault, UpgradeError},
     protocols::{ping, relay::client::ReserveError},
+    swarm::Refusal,
 };
 
 impl From<StreamError> for io::Error {
@@ -67,6 +68,7 @@ fn stream_fault(fault: &StreamFault) -> ErrorKind {
         StreamFault::ConnectionLost => ErrorKind::ConnectionAborted,
         StreamFault::Unsupported => ErrorKind::Unsupported,
         StreamFault::NegotiationTimeout => ErrorKind::TimedOut,
+        StreamFault::Limit(_) => ErrorKind::QuotaExceeded,
         StreamFault::Malformed(_) | StreamFault::WriteQueueFull => ErrorKind::InvalidData,
     }
 }
@@ -74,7 +76,7 @@ fn stream_fault(fault: &StreamFault) -> ErrorKind {
 fn open_error(error: &OpenError) -> ErrorKind {
     match error {
         OpenError::NoConnection => ErrorKind::NotConnected,
-        OpenError::StreamLimit => ErrorKind::QuotaExceeded,
+        OpenError::StreamLimit | OpenError::Limit(_) => ErrorKind::QuotaExceeded,
         OpenError::UnknownProtocol(_) => ErrorKind::InvalidInput,
     }
 }
@@ -84,7 +86,7 @@ fn dial_error(error: &DialError) -> ErrorKind {
         AttemptError::Unsupported(_) | AttemptError::OtherPeer { .. } | AttemptError::Own => {
             ErrorKind::InvalidInput
         }
-        AttemptError::Refused(_) => ErrorKind::PermissionDenied,
+        AttemptError::Refused(refusal) => refused(refusal),
         AttemptError::NoSocket => ErrorKind::AddrNotAvailable,
         AttemptError::Unresolved(_) => ErrorKind::NotFound,
         AttemptError::Failed(reason) => close_reason(reason),
@@ -98,14 +100,24 @@ fn dial_error(error: &DialError) -> ErrorKind {
     })
 }
 
+fn refused(refusal: &Refusal) -> ErrorKind {
+    match refusal {
+        Refusal::Denied(_) => ErrorKind::PermissionDenied,
+        Refusal::Limit(_) => ErrorKind::QuotaExceeded,
+    }
+}
+
 fn close_reason(reason: &CloseReason) -> ErrorKind {
     match reason {
         CloseReason::Local => ErrorKind::ConnectionAborted,
         CloseReason::Remote { .. } | CloseReason::Reset => ErrorKind::ConnectionReset,
         CloseReason::TimedOut => ErrorKind::TimedOut,
-        CloseReason::WrongPeer { .. }
-        | CloseReason::Refused(_)
-        | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => ErrorKind::PermissionDenied,
+        CloseReason::WrongPeer { .. } | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => {
+            ErrorKind::PermissionDenied
+        }
+        CloseReason::Refused(refusal) | CloseReason::Upgrade(UpgradeError::Refused(refusal)) => {
+            refused(refusal)
+        }
         CloseReason::Circuit(fault) | CloseReason::Upgrade(UpgradeError::Carrier(fault)) => {
             stream_fault(fault)
         }

@@ -165,7 +165,12 @@ impl Node {
         let quic_rng = rng.fork("quic");
         let reset_key =
             keypair.derive_secret(RESET_KEY).unwrap_or_else(|| quic_rng.fork("reset key").bytes());
-        let quic = Quic::new(config.quic, crypto, &quic_rng, reset_key, config.accept_inbound, start.now);
+        // Retry, which comes at half of this, must set in before the transient scope is full.
+        let mut quic_config = config.quic;
+        let opening = &config.swarm.limits.transient;
+        quic_config.max_half_open =
+            quic_config.max_half_open.min(opening.inbound_connections).min(opening.connections);
+        let quic = Quic::new(quic_config, crypto, &quic_rng, reset_key, config.accept_inbound, start.now);
         let mut trace = Trace::default();
         if config.trace {
             trace.enable();

@@ -14,7 +14,7 @@ use crate::{
     addresses::AddressSource,
     behaviour::{Input, PeerEvent},
     event::{CloseReason, Event},
-    ids::{ConnectionId, DialId, QuicId, StreamId},
+    ids::{ConnectionId, ConnectionShare, DialId, QuicId, StreamId},
     quic::{QuicEvent, StreamNote},
     streams::SpliceId,
     swarm::table::{ConnectionInfo, Direction, Relayed},
@@ -89,19 +89,7 @@ impl Node {
             QuicEvent::Connected { id, peer, remote, outbound } => {
                 self.quic_connected(id, peer, remote, outbound)
             }
-            QuicEvent::Closed { id, remote, reason, .. } => match self.transport.by_quic.remove(&id) {
-                Some(QuicUse::Connected(connection)) => self.disconnected(connection, reason),
-                Some(QuicUse::Dialing(dial)) => {
-                    self.totals.handshake_failed(Direction::Outbound, false);
-                    self.quic_attempt_failed(dial, id, reason);
-                }
-                Some(QuicUse::Abandoned) => {}
-                None => {
-                    self.counters.add("quic.handshake.failed", 1);
-                    self.totals.handshake_failed(Direction::Inbound, false);
-                    self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason });
-                }
-            },
+            QuicEvent::Closed { id, remote, reason, .. } => self.quic_closed(id, remote, reason),
             QuicEvent::PathChanged { id, remote } => {
                 let Some(connection) = self.quic_connection(id) else { return };
                 if let Some(info) = self.connections.get_mut(connection) {
@@ -119,6 +107,25 @@ impl Node {
         }
     }
 
+    fn quic_closed(&mut self, id: QuicId, remote: SocketAddr, reason: CloseReason) {
+        if let Some(share) = self.swarm.opening.remove(&id) {
+            self.swarm.resources.close_connection(share);
+        }
+        match self.transport.by_quic.remove(&id) {
+            Some(QuicUse::Connected(connection)) => self.disconnected(connection, reason),
+            Some(QuicUse::Dialing(dial)) => {
+                self.totals.handshake_failed(Direction::Outbound, false);
+                self.quic_attempt_failed(dial, id, reason);
+            }
+            Some(QuicUse::Abandoned) => {}
+            None => {
+                self.counters.add("quic.handshake.failed", 1);
+                self.totals.handshake_failed(Direction::Inbound, false);
+                self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason });
+            }
+        }
+    }
+
     fn quic_connected(&mut self, id: QuicId, peer: PeerId, remote: SocketAddr, outbound: bool) {
         let dial = match self.transport.by_quic.get(&id) {
             Some(QuicUse::Dialing(dial)) => Some(*dial),
@@ -126,7 +133,7 @@ impl Node {
             None => None,
         };
         let established = self.now;
-        let admitted = self.admit_connection(|id| ConnectionInfo {
+        let make = |id| ConnectionInfo {
             id,
             peer,
             direction: if outbound { Direction::Outbound } else { Direction::Inbound },
@@ -134,11 +141,15 @@ impl Node {
             relayed: None,
             established,
             rtt: None,
+        };
+        let admitted = self.swarm.take_opening(id).and_then(|share| {
+            let connection = self.admit_connection(share, make)?;
+            Ok((connection, share))
         });
         match admitted {
-            Ok(connection) => {
+            Ok((connection, share)) => {
                 self.transport.by_quic.insert(id, QuicUse::Connected(connection));
-                self.established(connection, Via::Quic(id), dial);
+                self.established(connection, share, Via::Quic(id), dial);
             }
             Err(refusal) => self.turn_away(id, dial, remote, refusal),
         }
@@ -175,8 +186,14 @@ impl Node {
     }
 
     /// A connection carries streams from now on.
-    pub(super) fn established(&mut self, connection: ConnectionId, via: Via, dial: Option<DialId>) {
-        let link = Link { via, streams: Default::default(), negotiating: 0 };
+    pub(super) fn established(
+        &mut self,
+        connection: ConnectionId,
+        share: ConnectionShare,
+        via: Via,
+        dial: Option<DialId>,
+    ) {
+        let link = Link { via, share, streams: Default::default(), negotiating: 0 };
         self.transport.links.insert(connection, link);
         self.measure(connection);
         let Some(info) = self.connections.get(connection) else { return };
@@ -204,6 +221,7 @@ impl Node {
         for stream in link.streams.into_values() {
             self.stream_lost_with_connection(stream);
         }
+        self.swarm.resources.close_connection(link.share);
         let Some(info) = self.connections.remove(connection) else { return };
         let (peer, remaining) = (info.peer, self.connections.of(&info.peer).len());
         let event = PeerEvent::Disconnected { connection, peer, remaining, reason: reason.clone() };

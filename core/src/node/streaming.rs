@@ -19,6 +19,7 @@ use crate::{
         negotiate::{Dialer, Listener, NegotiateError},
         splice::{Pipes, Splice, Turn},
     },
+    swarm::table::Direction,
     trace::Glyph,
 };
 
@@ -39,12 +40,19 @@ impl Node {
         framing: Framing,
     ) -> Result<StreamId, OpenError> {
         let peer = self.connections.get(connection).ok_or(OpenError::NoConnection)?.peer;
-        let number = self.transport.open(connection)?;
+        let share = self.open_stream_share(connection, owner, protocol)?;
+        let number = match self.transport.open(connection) {
+            Ok(number) => number,
+            Err(error) => {
+                self.swarm.resources.close_stream(share);
+                return Err(error);
+            }
+        };
         let mut proposal = BytesMut::new();
         let dialer = Dialer::new([protocol.as_str()], &mut proposal);
         let deadline = self.now + self.stream_config.negotiation_timeout;
         let mode = Mode::Proposing(Box::new(dialer), framing);
-        let mut stream = Stream::new(connection, peer, number, owner, mode, deadline);
+        let mut stream = Stream::new(connection, share, peer, number, owner, mode, deadline);
         stream.protocol = Some(protocol.clone());
         stream.enqueue(proposal.freeze());
         let id = self.streams.insert(stream);
@@ -65,10 +73,14 @@ impl Node {
             self.transport.reset(connection, number);
             return;
         }
+        let Ok(share) = self.swarm.resources.open_stream(link.share, Direction::Inbound) else {
+            self.transport.reset(connection, number);
+            return;
+        };
         link.negotiating += 1;
         let deadline = self.now + self.stream_config.negotiation_timeout;
         let mode = Mode::Listening(Box::new(Listener::new()));
-        let stream = Stream::new(connection, peer, number, Owner::Nobody, mode, deadline);
+        let stream = Stream::new(connection, share, peer, number, Owner::Nobody, mode, deadline);
         let id = self.streams.insert(stream);
         if let Some(link) = self.transport.links.get_mut(&connection) {
             link.streams.insert(number, id);
@@ -191,16 +203,19 @@ impl Node {
     fn inbound_agreed(&mut self, id: StreamId, protocol: ProtocolName, route: Route, rest: Vec<Bytes>) {
         self.streams.set_deadline(id, None);
         let Some(stream) = self.streams.get(id) else { return };
-        let (connection, peer) = (stream.connection, stream.peer);
+        let (connection, peer, share) = (stream.connection, stream.peer, stream.share);
         if let Some(link) = self.transport.links.get_mut(&connection) {
             link.negotiating -= 1;
         }
         let admitted = self.streams.admit(id, &protocol, route.inbound_per_peer);
+        let service = self.service(route.owner);
         let Some(stream) = self.streams.get_mut(id) else { return };
         stream.owner = route.owner;
         stream.mode = carry_on(route.owner, route.framing, rest);
         if !admitted {
             self.counters.add("streams.refused.per_peer", 1);
+        }
+        if !admitted || self.swarm.resources.set_protocol(share, service, &protocol).is_err() {
             let text = || format!("{protocol} from {peer}: too many streams");
             self.trace.line(self.now, Glyph::Dropped, None, text);
             self.drop_stream(id);
@@ -236,6 +251,8 @@ impl Node {
             self.fail_stream(id, fault);
             return;
         }
+        // Less than before is never refused; and what came with a negotiation was small.
+        let _ = self.swarm.resources.set_queued(stream.share, stream.queued);
         if !stream.queue.is_empty() {
             return;
         }
@@ -283,6 +300,7 @@ impl Node {
     /// The connection of a stream has ended.
     pub(super) fn stream_lost_with_connection(&mut self, id: StreamId) {
         let Some(stream) = self.streams.remove(id) else { return };
+        self.swarm.resources.close_stream(stream.share);
         match stream.mode {
             Mode::Spliced(_) | Mode::Carrying(_) => {
                 self.stream_is_gone(id, &stream, StreamFault::ConnectionLost)
@@ -310,6 +328,7 @@ impl Node {
     /// Removes a stream from all tables.
     fn forget_stream(&mut self, id: StreamId) -> Option<Stream> {
         let stream = self.streams.remove(id)?;
+        self.swarm.resources.close_stream(stream.share);
         if let Some(link) = self.transport.links.get_mut(&stream.connection) {
             link.streams.remove(&stream.number);
             link.negotiating -= usize::from(matches!(stream.mode, Mode::Listening(_)));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::circuits::{CircuitId, Circuits};
 use crate::{
     event::{OpenError, StreamFault},
-    ids::{ConnectionId, DialId, QuicId, StreamId},
+    ids::{ConnectionId, ConnectionShare, DialId, QuicId, StreamId},
     quic::{self, Quic},
     rng::Map,
     streams::{Read, WriteFault},
@@ -43,6 +43,8 @@ pub(crate) enum QuicUse {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) via: Via,
+    /// What it takes of the limited resources.
+    pub(crate) share: ConnectionShare,
     /// Its streams by their number within it.
     pub(crate) streams: BTreeMap<u64, StreamId>,
     /// How many of them are inbound and have not agreed on a protocol.

@@ -11,7 +11,7 @@ pub trait Admission {
 
     /// A handshake has begun as decided. It ends in [`QuicEvent::Connected`](super::QuicEvent::Connected) or
     /// [`QuicEvent::Closed`](super::QuicEvent::Closed).
-    fn admitted(&mut self, now: Instant, id: QuicId, remote: SocketAddr, validated: bool);
+    fn admitted(&mut self, now: Instant, id: QuicId, remote: SocketAddr);
 }
 
 /// What becomes of a first packet.
@@ -36,5 +36,5 @@ impl Admission for Everybody {
         Verdict::Accept
     }
 
-    fn admitted(&mut self, _: Instant, _: QuicId, _: SocketAddr, _: bool) {}
+    fn admitted(&mut self, _: Instant, _: QuicId, _: SocketAddr) {}
 }

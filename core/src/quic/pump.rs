@@ -144,7 +144,7 @@ impl Quic {
         incoming: Incoming,
         admission: &mut dyn Admission,
     ) {
-        let (remote, validated) = (incoming.remote_address(), incoming.remote_address_validated());
+        let remote = incoming.remote_address();
         match self.endpoint.accept(incoming, at, &mut self.scratch, None) {
             Ok((handle, quinn)) => {
                 let deadline = self.now + self.config.handshake_timeout;
@@ -152,7 +152,7 @@ impl Quic {
                 let connection = Connection::new(quinn, socket, remote, false, phase);
                 let id = self.connections.insert(handle, connection);
                 self.stats.half_open += 1;
-                admission.admitted(self.now, id, remote, validated);
+                admission.admitted(self.now, id, remote);
                 self.touch(id);
             }
             Err(error) => {

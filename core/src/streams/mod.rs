@@ -17,7 +17,7 @@ use self::negotiate::{Dialer, Listener};
 use crate::{
     behaviour::{ProtocolName, Queues},
     event::StreamFault,
-    ids::{Arena, ConnectionId, StreamId},
+    ids::{Arena, ConnectionId, StreamId, StreamShare},
     node::CircuitId,
     rng::{HashKeys, Map},
     time::{Instant, Timers},
@@ -101,6 +101,8 @@ pub(crate) enum Mode {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) connection: ConnectionId,
+    /// What it takes of the limited resources.
+    pub(crate) share: StreamShare,
     pub(crate) peer: PeerId,
     /// Its number within its connection.
     pub(crate) number: u64,
@@ -133,6 +135,7 @@ impl Stream {
     /// A stream that is about to negotiate, until `deadline`.
     pub(crate) fn new(
         connection: ConnectionId,
+        share: StreamShare,
         peer: PeerId,
         number: u64,
         owner: Owner,
@@ -141,6 +144,7 @@ impl Stream {
     ) -> Self {
         Self {
             connection,
+            share,
             peer,
             number,
             owner,

@@ -25,10 +25,14 @@ use std::{
 };
 
 pub use self::config::{InvalidConfig, SwarmConfig};
-use self::gate::{Candidate, Denied, Gate, Point};
+use self::{
+    gate::{Candidate, Denied, Gate, Point},
+    resources::{Exceeded, Resource, Resources, Scope},
+    table::Direction,
+};
 use crate::{
-    ids::QuicId,
-    protocols::relay::limits::Rate,
+    ids::{ConnectionShare, QuicId},
+    protocols::rate::Rate,
     quic::{Admission, Verdict},
     time::Instant,
 };
@@ -37,6 +41,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Swarm {
     pub(crate) gate: Gate,
+    pub(crate) resources: Resources,
+    /// What connections take that are being opened over QUIC.
+    pub(crate) opening: BTreeMap<QuicId, ConnectionShare>,
     denials: BTreeMap<(Point, &'static str), u64>,
     /// Handshakes turned away, of which the embedder is yet to be told.
     turned_away: VecDeque<(SocketAddr, Refusal)>,
@@ -53,6 +60,8 @@ impl Swarm {
     pub(crate) fn new(config: SwarmConfig) -> Self {
         Self {
             gate: Gate::new(config.gate),
+            resources: Resources::new(config.limits),
+            opening: BTreeMap::new(),
             denials: BTreeMap::new(),
             turned_away: VecDeque::new(),
             told_full_at: Instant::ZERO,
@@ -62,6 +71,11 @@ impl Swarm {
     /// The lists of whom we talk to.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// How much of everything is held, by whom.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
     }
 
     /// How often the gate said no: at which point, for which [`gate::Denial`].
@@ -77,6 +91,19 @@ impl Swarm {
         })
     }
 
+    /// What the connection took that was being opened.
+    pub(crate) fn take_opening(&mut self, id: QuicId) -> Result<ConnectionShare, Refusal> {
+        let none = Exceeded { scope: Scope::System, resource: Resource::Connections };
+        self.opening.remove(&id).ok_or(Refusal::Limit(none))
+    }
+
+    fn turn_away(&mut self, now: Instant, remote: SocketAddr, refusal: Refusal) {
+        if let Some(full_at) = TOLD.take(self.told_full_at, now) {
+            self.told_full_at = full_at;
+            self.turned_away.push_back((remote, refusal));
+        }
+    }
+
     /// The next handshake that was turned away.
     pub(crate) fn pop_turned_away(&mut self) -> Option<(SocketAddr, Refusal)> {
         self.turned_away.pop_front()
@@ -85,20 +112,28 @@ impl Swarm {
 
 /// Connections over QUIC that are being opened from outside.
 impl Admission for Swarm {
-    fn admit(&mut self, now: Instant, remote: SocketAddr, _: bool) -> Verdict {
-        match self.judge(&Candidate::Accept { ip: remote.ip() }) {
-            Ok(()) => Verdict::Accept,
-            Err(refusal) => {
-                if let Some(full_at) = TOLD.take(self.told_full_at, now) {
-                    self.told_full_at = full_at;
-                    self.turned_away.push_back((remote, refusal));
-                }
-                Verdict::Ignore
-            }
+    fn admit(&mut self, now: Instant, remote: SocketAddr, validated: bool) -> Verdict {
+        if let Err(refusal) = self.judge(&Candidate::Accept { ip: remote.ip() }) {
+            self.turn_away(now, remote, refusal);
+            return Verdict::Ignore;
         }
+        let Err(exceeded) = self.resources.may_connect(now, Some(remote.ip()), validated) else {
+            return Verdict::Accept;
+        };
+        if exceeded.scope.is_a_place() && !validated {
+            return Verdict::Validate;
+        }
+        self.resources.refuse(exceeded);
+        self.turn_away(now, remote, Refusal::Limit(exceeded));
+        Verdict::Refuse
     }
 
-    fn admitted(&mut self, _: Instant, _: QuicId, _: SocketAddr, _: bool) {}
+    fn admitted(&mut self, now: Instant, id: QuicId, remote: SocketAddr) {
+        // Should it be refused after all, the connection has no share and is turned away when it has a peer.
+        if let Ok(share) = self.resources.open_connection(now, Direction::Inbound, Some(remote.ip())) {
+            self.opening.insert(id, share);
+        }
+    }
 }
 
 /// Why connection management does not want something.
@@ -108,6 +143,9 @@ pub enum Refusal {
     /// We do not talk to it.
     #[error("denied: {0}")]
     Denied(Denied),
+    /// There is too much already.
+    #[error("{0}")]
+    Limit(Exceeded),
 }
 
 impl Refusal {
@@ -115,6 +153,7 @@ impl Refusal {
     pub(crate) fn code(&self) -> u64 {
         match self {
             Self::Denied(_) => 0x1007,
+            Self::Limit(_) => 0x1001,
         }
     }
 }

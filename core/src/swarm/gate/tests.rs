@@ -1,6 +1,6 @@
 use super::*;
 
-fn peer(n: u8) -> PeerId {
+pub(crate) fn peer(n: u8) -> PeerId {
     let mut multihash = vec![0x12, 32]; // SHA-256
     multihash.extend([n; 32]);
     PeerId::from_bytes(&multihash).expect("a SHA-256 digest is a peer id")

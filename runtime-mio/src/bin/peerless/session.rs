@@ -16,6 +16,7 @@ use peerless_core::{
         rendezvous,
     },
     storage::StorageRequest,
+    swarm::SwarmConfig,
     time::Instant,
     upgrade::Security,
 };
@@ -72,6 +73,9 @@ impl Session {
         let store = setup.store.as_deref().map(Store::open).transpose()?;
         let mut config = node::Config::new(identity);
         config.accept_inbound = !setup.listen.is_empty();
+        if let Some(hop) = &setup.hop {
+            config.swarm = SwarmConfig::for_relay(&hop.limits);
+        }
         config.hop = setup.hop;
         config.rendezvous_server = setup.rendezvous;
         config.storage = store.is_some();
