@@ -1,133 +1,26 @@
 //! One suite for all drivers: the examples as real processes that talk over the loopback interface.
 //!
 //! Cargo builds the examples when it tests the whole package; for this suite alone, first
-//! `cargo build -p peerless-tests --examples`. `PEERLESS_BULK_MIB` says how much the bulk test sends, each way and per driver; 64 by default.
+//! `cargo build -p peerless-tests --examples`. `PEERLESS_BULK_MIB` says how much the bulk test sends, each way and per driver; 256 by default, half a
+//! minute for all of them in a debug build.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "drivers/node.rs"]
+mod node;
+#[path = "drivers/trouble.rs"]
+mod trouble;
+
 use std::{
-    cell::RefCell,
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::Duration,
 };
 
+use node::{ANY_PORT, DRIVERS, Node, PATIENCE, echo, listen, named};
 use serde_json::Value;
-
-const DRIVERS: [&str; 5] = ["mio_node", "async_std_node", "smol_node", "tokio_node", "std_node"];
-const ANY_PORT: &str = "--listen /ip4/127.0.0.1/udp/0/quic-v1";
-/// More than anything here takes on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A running example, killed when dropped.
-struct Node {
-    name: String,
-    child: Child,
-    lines: Receiver<Value>,
-    /// Every line that was taken.
-    seen: RefCell<Vec<Value>>,
-}
-
-impl Node {
-    fn start(driver: &str, args: &str) -> Self {
-        let mut command = Command::new(example(driver));
-        command.args(args.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{driver}: {error}"));
-        let (sender, lines) = channel();
-        let output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let read = move || {
-            for line in output {
-                let line = line.unwrap();
-                assert!(line.starts_with(r#"{"event":""#), "{line}");
-                if sender.send(serde_json::from_str(&line).unwrap()).is_err() {
-                    return;
-                }
-            }
-        };
-        thread::Builder::new().spawn(read).unwrap();
-        Self { name: format!("{driver} {args}"), child, lines, seen: RefCell::default() }
-    }
-
-    /// The next line of an event of that name; others are passed over.
-    fn event(&self, name: &str) -> Value {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE);
-            let line =
-                line.unwrap_or_else(|error| panic!("{}: no {name} ({error}): {:?}", self.name, self.seen));
-            self.seen.borrow_mut().push(line.clone());
-            if line["event"] == name {
-                return line;
-            }
-        }
-    }
-
-    fn address(&self) -> String {
-        self.event("listening")["address"].as_str().unwrap().to_owned()
-    }
-
-    /// Waits for the end of a process that ends by itself: its exit code and all its lines.
-    fn end(mut self) -> (Option<i32>, Vec<Value>) {
-        // The lines end with the process.
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => self.seen.get_mut().push(line),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(error) => panic!("{}: {error} after {:?}", self.name, self.seen),
-            }
-        }
-        (self.child.wait().unwrap().code(), self.seen.take())
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
-    }
-
-    fn terminate(self) -> (Option<i32>, Vec<Value>) {
-        self.signal("TERM");
-        self.end()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _: std::io::Result<ExitStatus> = self.child.wait();
-    }
-}
-
-/// Cargo builds the examples of this package beside its tests.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().join("examples").join(name)
-}
-
-fn listen(driver: &str) -> (Node, String) {
-    let node = Node::start(driver, &format!("listen {ANY_PORT}"));
-    let address = node.address();
-    (node, address)
-}
-
-/// Runs an echo that must succeed; returns how many bytes came back.
-fn echo(driver: &str, address: &str, bytes: u64, streams: u64) -> u64 {
-    let node = Node::start(driver, &format!("echo {address} --bytes {bytes} --streams {streams}"));
-    let name = node.name.clone();
-    let (code, lines) = node.end();
-    let verdict = lines.iter().find(|line| line["event"] == "echo");
-    let verdict = verdict.unwrap_or_else(|| panic!("{name}: no verdict in {lines:?}"));
-    assert_eq!((code, &verdict["ok"]), (Some(0), &Value::Bool(true)), "{name}: {lines:?}");
-    verdict["bytes"].as_u64().unwrap()
-}
-
-fn named(lines: &[Value], name: &str) -> usize {
-    lines.iter().filter(|line| line["event"] == name).count()
-}
 
 #[test]
 fn every_driver_talks_to_every_other() {
@@ -151,7 +44,7 @@ fn every_driver_talks_to_every_other() {
 
 #[test]
 fn bulk_goes_both_ways() {
-    let mib: u64 = std::env::var("PEERLESS_BULK_MIB").map_or(64, |text| text.parse().unwrap());
+    let mib: u64 = std::env::var("PEERLESS_BULK_MIB").map_or(256, |text| text.parse().unwrap());
     for driver in DRIVERS {
         let (_node, address) = listen(driver);
         assert_eq!(echo(driver, &address, mib << 20, 1), mib << 20, "{driver}");

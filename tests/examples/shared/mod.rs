@@ -7,14 +7,14 @@
 //! NODE echo MULTIADDR [--bytes N] [--streams N]
 //! ```
 //!
-//! They print one JSON object a line, as `peerless --json` does. The identity is a new one every time.
+//! With `--idle SECONDS` a connection is lost when nothing has come for so long. They print one JSON object a line, as `peerless --json` does. The identity is a new one every time.
 
 #![allow(dead_code, unreachable_pub, reason = "each example uses its part")]
 
 pub mod aio;
 pub mod app;
 
-use std::{io::Write, net::SocketAddr, process::ExitCode};
+use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
 use bytes::Bytes;
 use multiaddr::Protocol;
@@ -54,6 +54,8 @@ pub struct Options {
     pub job: Job,
     /// Addresses to bind to.
     pub listen: Vec<SocketAddr>,
+    /// How long nothing may come before a connection is lost.
+    pub idle: Option<Duration>,
     /// 32 bytes of the system's randomness.
     pub seed: [u8; 32],
 }
@@ -72,6 +74,10 @@ impl Options {
         let mut config = node::Config::new(Identity::generate(&mut Rng::new(self.seed).fork("identity")));
         config.accept_inbound = matches!(self.job, Job::Listen { .. } | Job::Relay);
         config.hop = matches!(self.job, Job::Relay).then(hop::Config::default);
+        if let Some(idle) = self.idle {
+            config.quic.idle_timeout = idle;
+            config.quic.keep_alive = Some(idle / 2);
+        }
         config.app_protocols = vec![AppProtocol { name: ECHO, inbound_per_peer: 1024 }];
         config
     }
@@ -80,7 +86,7 @@ impl Options {
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let command = args.find(|arg| arg != "--json").ok_or("no command")?;
     let (mut to, mut listen, mut relays) = (None, Vec::new(), Vec::new());
-    let (mut count, mut bytes, mut streams) = (5, 1 << 20, 1);
+    let (mut count, mut bytes, mut streams, mut idle) = (5, 1 << 20, 1, None);
     let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is not a number"));
     let address = |text: &str| text.parse::<Multiaddr>().map_err(|error| format!("{text}: {error}"));
     while let Some(arg) = args.next() {
@@ -92,6 +98,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--count" => count = number(value()?)?,
             "--bytes" => bytes = number(value()?)?,
             "--streams" => streams = number(value()?)?,
+            "--idle" => idle = Some(Duration::from_secs(number(value()?)?)),
             text => to = Some(address(text)?),
         }
     }
@@ -108,7 +115,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     };
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
-    Ok(Options { job, listen, seed })
+    Ok(Options { job, listen, idle, seed })
 }
 
 fn socket_address(address: &Multiaddr) -> Result<SocketAddr, String> {
