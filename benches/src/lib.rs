@@ -3,5 +3,6 @@
 // A bench is what reads clocks and starts threads.
 #![allow(clippy::disallowed_methods)]
 
+pub mod crowd;
 pub mod process;
 pub mod summary;

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -159,6 +160,9 @@ func newHost(opts *options) (host.Host, error) {
 		libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.EnableRelay(),
 		libp2p.DisableMetrics(),
+		// All of the suite comes from one address, and the benches come in thousands.
+		libp2p.ResourceManager(&network.NullResourceManager{}),
+		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
 		libp2p.UserAgent("interop-go-peer"),
 	}
 	if opts.seed != "" {
@@ -246,7 +250,9 @@ func serveRelay(h host.Host, opts *options) error {
 			Duration: time.Duration(orUnlimited(opts.circuitDuration, 1<<31)) * time.Second,
 		}
 	}
-	resources.MaxReservationsPerIP, resources.MaxReservationsPerASN = 1024, 1024
+	const many = 1 << 20
+	resources.MaxReservations, resources.MaxCircuits = many, many
+	resources.MaxReservationsPerIP, resources.MaxReservationsPerASN = many, many
 	everyAddress := relay.WithReservationAddressFilter(func(ma.Multiaddr) bool { return true })
 	_, err := relay.New(h, relay.WithResources(resources), everyAddress)
 	return err

@@ -25,6 +25,8 @@ use crate::report::report;
 const ECHO: StreamProtocol = StreamProtocol::new("/echo/1.0.0");
 const PING_INTERVAL: Duration = Duration::from_millis(100);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(25);
+/// What a relay takes at most: no limit is in the way of a measurement.
+const MANY: usize = 1 << 20;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -203,8 +205,9 @@ fn relay_config(limits: &Relay) -> relay::Config {
     relay::Config {
         max_circuit_bytes: limits.circuit_bytes,
         max_circuit_duration: Duration::from_secs(duration.into()),
-        max_circuits: 1024,
-        max_circuits_per_peer: 1024,
+        max_reservations: MANY,
+        max_circuits: MANY,
+        max_circuits_per_peer: MANY,
         reservation_rate_limiters: vec![],
         circuit_src_rate_limiters: vec![],
         ..Default::default()

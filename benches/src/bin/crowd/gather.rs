@@ -1,0 +1,44 @@
+//! A crowd at a relay that does nothing.
+
+use std::time::Duration;
+
+use peerless_benches::crowd::Crowd;
+use peerless_core::Multiaddr;
+use serde_json::json;
+
+use crate::{Failure, dial_all, print, reserve_all, until};
+
+/// Prints `connected`, `reserved` and `circuits`, and pauses after each.
+pub(crate) fn run(
+    crowd: &mut Crowd,
+    relay: &Multiaddr,
+    peers: usize,
+    at_once: usize,
+    connect_only: bool,
+    pause: Duration,
+) -> Result<(), Failure> {
+    let mut members = Vec::new();
+    for _ in 0..peers {
+        members.push(crowd.add(&[], 1)?);
+    }
+    let dials: Vec<_> = members.iter().map(|member| (*member, relay.clone())).collect();
+    print(&json!({ "event": "ready" }));
+    dial_all(crowd, &dials, at_once)?;
+    rest(crowd, "connected", pause)?;
+    if connect_only {
+        return Ok(());
+    }
+    let addresses = reserve_all(crowd, relay, &members, at_once)?;
+    rest(crowd, "reserved", pause)?;
+    let neighbours = addresses.iter().cycle().skip(1);
+    let dials: Vec<_> = members.iter().copied().zip(neighbours.cloned()).collect();
+    dial_all(crowd, &dials, at_once)?;
+    rest(crowd, "circuits", pause)
+}
+
+/// Lets time pass, in which nothing is asked for, and nobody may be lost.
+fn rest(crowd: &mut Crowd, event: &str, pause: Duration) -> Result<(), Failure> {
+    print(&json!({ "event": event }));
+    let end = crowd.now() + pause;
+    until(crowd, end, |_, _, _| Ok(()))
+}
