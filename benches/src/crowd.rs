@@ -197,7 +197,8 @@ impl Crowd {
 
     fn wait(&mut self, now: Instant, until: Instant) -> io::Result<()> {
         let first = self.timers.first().map_or(until, |(at, _)| until.min(*at));
-        let wait = if self.readable.is_empty() { first.saturating_duration_since(now) } else { Duration::ZERO };
+        let wait =
+            if self.readable.is_empty() { first.saturating_duration_since(now) } else { Duration::ZERO };
         match self.poll.poll(&mut self.ready, Some(wait)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.clear(),
             result => result?,
@@ -205,7 +206,8 @@ impl Crowd {
         for event in &self.ready {
             let Token(index) = event.token();
             let member = &mut self.members[index];
-            if (event.is_readable() || event.is_error()) && !std::mem::replace(&mut member.is_readable, true) {
+            if (event.is_readable() || event.is_error()) && !std::mem::replace(&mut member.is_readable, true)
+            {
                 self.readable.push_back(index);
             }
             if member.blocked.is_some() && !std::mem::replace(&mut member.is_touched, true) {

@@ -5,4 +5,5 @@
 
 pub mod crowd;
 pub mod process;
+pub mod programs;
 pub mod summary;

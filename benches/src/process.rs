@@ -86,6 +86,15 @@ impl Process {
         let [user, system, ..] = cpu_fields(&self.child.id().to_string())?;
         Ok((user + system) / TICKS_PER_SECOND)
     }
+
+    /// Memory of it that is in use now.
+    ///
+    /// # Errors
+    /// If it is gone, or there is no `/proc`.
+    pub fn rss_bytes(&self) -> Result<f64, String> {
+        let path = format!("/proc/{}/status", self.child.id());
+        parse_rss(&read(&path)?).ok_or_else(|| format!("{path} is not as expected"))
+    }
 }
 
 impl Drop for Process {
@@ -122,6 +131,11 @@ impl Usage {
         Ok(Self { at: Instant::now(), machine, ours })
     }
 
+    /// Seconds used since `earlier` by us and by those of our children that ended meanwhile, all their time included.
+    pub fn ours_since(&self, earlier: &Self) -> f64 {
+        self.ours - earlier.ours
+    }
+
     /// How much of a core was used since `earlier` by whoever is not us, nor our children, of which those that are
     /// still there used `running` seconds.
     pub fn others_since(&self, earlier: &Self, running: f64) -> f64 {
@@ -145,6 +159,13 @@ fn parse_cpu(stat: &str) -> Option<[f64; 4]> {
     ticks.try_into().ok()
 }
 
+/// Of `/proc/PID/status`, in bytes.
+fn parse_rss(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024.0)
+}
+
 fn read(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
 }
@@ -158,6 +179,12 @@ mod tests {
         let stat = "17 (a) b (c) S 1 2 3 4 -1 64 101 0 0 0 250 50 7 3 20 0 1 0 306332 3133440";
         assert_eq!(parse_cpu(stat), Some([250.0, 50.0, 7.0, 3.0]));
         assert_eq!(parse_cpu("17 (a) S 1"), None);
+    }
+
+    #[test]
+    fn memory_is_in_kilobytes() {
+        assert_eq!(parse_rss("VmSize:\t  9 kB\nVmRSS:\t  2048 kB\nThreads:\t1\n"), Some(2_097_152.0));
+        assert_eq!(parse_rss("Threads:\t1\n"), None);
     }
 
     #[test]

@@ -3,36 +3,29 @@
 use std::time::Duration;
 
 use peerless_benches::crowd::Crowd;
-use peerless_core::Multiaddr;
 use serde_json::json;
 
-use crate::{Failure, dial_all, print, reserve_all, until};
+use crate::{Failure, Gather, dial_all, print, reserve_all, until};
 
 /// Prints `connected`, `reserved` and `circuits`, and pauses after each.
-pub(crate) fn run(
-    crowd: &mut Crowd,
-    relay: &Multiaddr,
-    peers: usize,
-    at_once: usize,
-    connect_only: bool,
-    pause: Duration,
-) -> Result<(), Failure> {
+pub(crate) fn run(crowd: &mut Crowd, args: &Gather) -> Result<(), Failure> {
+    let Gather { relay, at_once, .. } = args;
+    let pause = Duration::from_secs_f64(args.pause);
     let mut members = Vec::new();
-    for _ in 0..peers {
+    for _ in 0..args.peers {
         members.push(crowd.add(&[], 1)?);
     }
     let dials: Vec<_> = members.iter().map(|member| (*member, relay.clone())).collect();
-    print(&json!({ "event": "ready" }));
-    dial_all(crowd, &dials, at_once)?;
+    dial_all(crowd, &dials, *at_once)?;
     rest(crowd, "connected", pause)?;
-    if connect_only {
+    if args.connect_only {
         return Ok(());
     }
-    let addresses = reserve_all(crowd, relay, &members, at_once)?;
+    let addresses = reserve_all(crowd, relay, &members, *at_once)?;
     rest(crowd, "reserved", pause)?;
-    let neighbours = addresses.iter().cycle().skip(1);
-    let dials: Vec<_> = members.iter().copied().zip(neighbours.cloned()).collect();
-    dial_all(crowd, &dials, at_once)?;
+    let neighbours = addresses.iter().cycle().skip(1).cloned();
+    let dials = members.iter().copied().zip(neighbours).take(args.circuits.unwrap_or(usize::MAX));
+    dial_all(crowd, &dials.collect::<Vec<_>>(), *at_once)?;
     rest(crowd, "circuits", pause)
 }
 

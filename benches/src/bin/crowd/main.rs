@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use peerless_benches::crowd::Crowd;
 use peerless_core::{
     Multiaddr,
@@ -76,20 +76,26 @@ enum Job {
     },
     /// Peers connect and sit there; then each reserves; then each opens a circuit to the next one. After each of the
     /// three comes a pause, in which it can be seen what they cost
-    Gather {
-        relay: Multiaddr,
-        #[arg(long, default_value_t = 1000)]
-        peers: usize,
-        /// They only connect
-        #[arg(long)]
-        connect_only: bool,
-        /// How many are at it at the same time
-        #[arg(long, default_value_t = 32)]
-        at_once: usize,
-        /// Seconds
-        #[arg(long, default_value_t = 3.0)]
-        pause: f64,
-    },
+    Gather(Gather),
+}
+
+#[derive(Args)]
+struct Gather {
+    pub(crate) relay: Multiaddr,
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) peers: usize,
+    /// They only connect
+    #[arg(long)]
+    pub(crate) connect_only: bool,
+    /// How many of them open a circuit (default: all)
+    #[arg(long)]
+    pub(crate) circuits: Option<usize>,
+    /// How many are at it at the same time
+    #[arg(long, default_value_t = 16)]
+    pub(crate) at_once: usize,
+    /// Seconds
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) pause: f64,
 }
 
 fn main() -> ExitCode {
@@ -111,10 +117,7 @@ fn run(job: Job) -> Result<(), Failure> {
         }
         Job::Echo { address, count } => measure::echo(&mut crowd, &address, count),
         Job::Open { address, count, at_once } => measure::open(&mut crowd, &address, count, at_once),
-        Job::Gather { relay, peers, connect_only, at_once, pause } => {
-            let pause = Duration::from_secs_f64(pause);
-            gather::run(&mut crowd, &relay, peers, at_once, connect_only, pause)
-        }
+        Job::Gather(args) => gather::run(&mut crowd, &args),
     }
 }
 

@@ -27,6 +27,9 @@ struct Options {
     /// Round-trip time between neighbours, in microseconds of virtual time
     #[arg(long, default_value_t = 1000)]
     rtt: u64,
+    /// These only (default: the two that relay)
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mode::Spliced, Mode::Circuit])]
+    mode: Vec<Mode>,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -34,7 +37,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    for mode in [Mode::Spliced, Mode::Circuit] {
+    for mode in options.mode.iter().copied() {
         match measure(&options, mode) {
             Ok(rounds) => report(&options, mode, &rounds),
             Err(error) => {
@@ -55,6 +58,7 @@ fn name(mode: Mode) -> &'static str {
     match mode {
         Mode::Spliced => "spliced streams",
         Mode::Circuit => "circuit",
+        Mode::Echo => "echo",
     }
 }
 
@@ -95,6 +99,7 @@ fn report(options: &Options, mode: Mode, rounds: &[Transfer]) {
     if options.json {
         let values = ROWS.iter().zip(summaries).filter_map(|(row, s)| Some((row.1.to_owned(), s?.json())));
         let mut line = Map::from_iter(values);
+        line.insert("event".into(), "measured".into());
         line.insert("mode".into(), name.into());
         line.insert("mib".into(), json!(mib));
         println!("{}", Value::from(line));

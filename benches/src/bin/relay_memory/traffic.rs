@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use peerless_core::{
     behaviour::ProtocolName,
     event::{AppStreamEvent, Event},
     identity::Identity,
     ids::{ConnectionId, DialId, StreamId},
-    node::{AppProtocol, Config, Node, Read, Start},
+    node::{AppProtocol, Config, Node, Read, Start, StreamError},
     protocols::relay::{client, limits::RelayLimits},
     rng::Rng,
     time::{Instant, UnixTime},
@@ -25,12 +26,14 @@ const CHUNK: usize = 64 << 10;
 static ZEROS: [u8; CHUNK] = [0; CHUNK];
 
 /// How the relay comes to forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
     /// Two streams joined by a behaviour of the relay, and nothing on top of them.
     Spliced,
     /// A circuit: from end to end a connection with TLS and yamux.
     Circuit,
+    /// No relay: what the source sends the node in the middle sends back.
+    Echo,
 }
 
 /// One transfer.
@@ -47,6 +50,7 @@ pub(crate) struct Scene {
     network: Network,
     connection: ConnectionId,
     protocol: ProtocolName,
+    mode: Mode,
 }
 
 impl Scene {
@@ -58,9 +62,11 @@ impl Scene {
         match mode {
             Mode::Spliced => relay.behaviours.push(Box::new(Forward::new(target_peer))),
             Mode::Circuit => relay.hop = Some(RelayLimits::unlimited().into()),
+            Mode::Echo => {}
         }
         let source = node(source, SOURCE, &[(FORWARD, 0), (SINK, 0)])?;
-        let relay = node(relay, RELAY, &[])?;
+        let echoes = [(SINK, 1)];
+        let relay = node(relay, RELAY, if mode == Mode::Echo { &echoes } else { &[] })?;
         let target = node(target, TARGET, &[(SINK, 1)])?;
         let mut network = Network::new([source, relay, target], round_trip);
         let to_relay = network.address(RELAY);
@@ -68,38 +74,45 @@ impl Scene {
             Mode::Spliced => {
                 dial(&mut network, TARGET, &to_relay)?;
                 let connection = dial(&mut network, SOURCE, &to_relay)?;
-                Ok(Self { network, connection, protocol: FORWARD })
+                Ok(Self { network, connection, protocol: FORWARD, mode })
             }
             Mode::Circuit => {
                 reserve(&mut network, &to_relay)?;
                 let circuit = format!("{to_relay}/p2p-circuit/p2p/{target_peer}");
                 let circuit = circuit.parse().map_err(|error| format!("{circuit}: {error}"))?;
                 let connection = dial(&mut network, SOURCE, &circuit)?;
-                Ok(Self { network, connection, protocol: SINK })
+                Ok(Self { network, connection, protocol: SINK, mode })
+            }
+            Mode::Echo => {
+                let connection = dial(&mut network, SOURCE, &to_relay)?;
+                Ok(Self { network, connection, protocol: SINK, mode })
             }
         }
     }
 
     /// Moves `bytes` from the source to the target.
     pub(crate) fn transfer(&mut self, bytes: u64) -> Result<Transfer, String> {
-        let Self { network, connection, protocol } = self;
+        let Self { network, connection, protocol, mode } = self;
         let stream = network
             .command(SOURCE, |node, now| node.open(now, *connection, protocol))
             .map_err(|error| error.to_string())?;
         let mut sender = Sender { stream, chunk: Bytes::new(), left: bytes, greeted: false };
-        let mut receiver = Receiver { read: 0 };
+        let mut receiver = Receiver { read: 0, held: Bytes::new() };
         let mut started = std::time::Instant::now();
         wait(network, |network, host, event| match event {
             Event::Stream { stream, event: AppStreamEvent::Reset(fault) } => {
                 Err(format!("stream {stream} was lost: {fault}"))
             }
             Event::Stream { stream, event: AppStreamEvent::Readable } if host == SOURCE => {
-                if stream == sender.stream && sender.is_greeted(network)? {
+                if stream != sender.stream {
+                    return Ok(None);
+                }
+                if sender.is_greeted(network)? {
                     network.cost = Cost::default();
                     started = std::time::Instant::now();
                     sender.write(network)?;
                 }
-                Ok(None)
+                Ok(sender.is_over(network)?.then_some(()))
             }
             Event::Stream { stream, event: AppStreamEvent::Writable } if host == SOURCE => {
                 if stream == sender.stream && sender.greeted {
@@ -110,6 +123,10 @@ impl Scene {
             Event::Stream { stream, event } if host == TARGET => {
                 let finished = receiver.handle(network, stream, &event)?;
                 Ok(finished.then_some(()))
+            }
+            Event::Stream { stream, event } if host == RELAY && *mode == Mode::Echo => {
+                receiver.echo(network, stream, &event)?;
+                Ok(None)
             }
             _ => Ok(None),
         })?;
@@ -186,10 +203,30 @@ struct Sender {
 impl Sender {
     /// Reads the target's greeting: from then on the way is open.
     fn is_greeted(&mut self, network: &mut Network) -> Result<bool, String> {
+        if self.greeted {
+            return Ok(false);
+        }
         let stream = self.stream;
         let read = network.command(SOURCE, |node, now| node.read(now, stream, 1));
         let greeted = matches!(read.map_err(|error| error.to_string())?, Read::Data(_));
-        Ok(greeted && !std::mem::replace(&mut self.greeted, true))
+        self.greeted = greeted;
+        Ok(greeted)
+    }
+
+    /// Reads what is sent back; whether that was all.
+    fn is_over(&mut self, network: &mut Network) -> Result<bool, String> {
+        let stream = self.stream;
+        network
+            .command(SOURCE, |node, now| {
+                loop {
+                    match node.read(now, stream, CHUNK)? {
+                        Read::Data(_) => {}
+                        Read::Blocked => return Ok(false),
+                        Read::Finished => return Ok(true),
+                    }
+                }
+            })
+            .map_err(|error: StreamError| error.to_string())
     }
 
     fn write(&mut self, network: &mut Network) -> Result<(), String> {
@@ -216,6 +253,8 @@ impl Sender {
 
 struct Receiver {
     read: u64,
+    /// Read and not yet sent back.
+    held: Bytes,
 }
 
 impl Receiver {
@@ -242,6 +281,38 @@ impl Receiver {
                     }
                 }
             })
-            .map_err(|error: peerless_core::node::StreamError| error.to_string())
+            .map_err(|error: StreamError| error.to_string())
+    }
+
+    /// Greets, and sends back what it reads.
+    fn echo(
+        &mut self,
+        network: &mut Network,
+        stream: StreamId,
+        event: &AppStreamEvent,
+    ) -> Result<(), String> {
+        if matches!(event, AppStreamEvent::Accepted { .. }) {
+            self.held = Bytes::from_static(b"!");
+        }
+        network
+            .command(RELAY, |node, now| {
+                loop {
+                    if !self.held.is_empty() {
+                        if node.write(now, stream, &mut self.held)? == 0 {
+                            return Ok(());
+                        }
+                        continue;
+                    }
+                    match node.read(now, stream, CHUNK)? {
+                        Read::Data(data) => {
+                            self.read += data.len() as u64;
+                            self.held = data;
+                        }
+                        Read::Blocked => return Ok(()),
+                        Read::Finished => return node.finish(now, stream),
+                    }
+                }
+            })
+            .map_err(|error: StreamError| error.to_string())
     }
 }
