@@ -352,6 +352,36 @@ pub enum Action {
         /// The changes.
         writes: Vec<Write>,
     },
+    /// Say what a peer is worth, for this reason; see [`crate::swarm::tags`].
+    Tag {
+        /// The peer.
+        peer: PeerId,
+        /// The reason.
+        tag: &'static str,
+        /// How much.
+        value: i64,
+    },
+    /// Take that back.
+    Untag {
+        /// The peer.
+        peer: PeerId,
+        /// The reason.
+        tag: &'static str,
+    },
+    /// Spare a peer from pruning, for this reason, now and when it comes back.
+    Protect {
+        /// The peer.
+        peer: PeerId,
+        /// The reason.
+        tag: &'static str,
+    },
+    /// Take that back. Others may have their reasons too.
+    Unprotect {
+        /// The peer.
+        peer: PeerId,
+        /// The reason.
+        tag: &'static str,
+    },
     /// Tell the embedder. [`Event::Identify`] is also told to all behaviours.
     Emit(Event),
 }
@@ -490,6 +520,16 @@ impl<'a> Context<'a> {
     /// Closes a connection; see [`Action::Close`].
     pub fn close(&mut self, connection: ConnectionId) {
         self.push(Action::Close { connection });
+    }
+
+    /// Spares a peer from pruning; see [`Action::Protect`].
+    pub fn protect(&mut self, peer: PeerId, tag: &'static str) {
+        self.push(Action::Protect { peer, tag });
+    }
+
+    /// Takes that back; see [`Action::Unprotect`].
+    pub fn unprotect(&mut self, peer: PeerId, tag: &'static str) {
+        self.push(Action::Unprotect { peer, tag });
     }
 
     /// Tells the embedder; see [`Action::Emit`].

@@ -288,6 +288,9 @@ pub enum CloseReason {
     /// Connection management does not want it.
     #[error("{0}")]
     Refused(Refusal),
+    /// There were too many connections, and its peer was worth less than others.
+    #[error("closed by us to have fewer connections")]
+    Pruned,
 }
 
 impl CloseReason {
@@ -295,6 +298,8 @@ impl CloseReason {
     pub(crate) fn code(&self) -> u64 {
         match self {
             Self::Refused(refusal) => refusal.code(),
+            // As go-libp2p says that a connection was garbage-collected.
+            Self::Pruned => 0x1005,
             _ => 0,
         }
     }

@@ -5,7 +5,7 @@
 //! Everything that happens becomes a line of a transcript in which peers have names.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write as _,
     ops::Bound,
     time::Duration,
@@ -65,6 +65,8 @@ pub struct Solo<B> {
     pub events: Vec<Event>,
     /// Actions to be answered, oldest first.
     pub pending: VecDeque<Action>,
+    /// Whom it wants spared from pruning, and why.
+    pub protected: BTreeSet<(PeerId, &'static str)>,
     /// What is stored, by table and key.
     pub rows: BTreeMap<(&'static str, Bytes), Bytes>,
     /// Whether the store waits to be told to answer; see [`Solo::store_answers`].
@@ -152,6 +154,7 @@ impl<B: Behaviour> Solo<B> {
             protocols,
             events: Vec::new(),
             pending: VecDeque::new(),
+            protected: BTreeSet::new(),
             rows: BTreeMap::new(),
             holds_store: false,
             identity: identity(name),
@@ -576,6 +579,8 @@ impl<B: Behaviour> Solo<B> {
                     let input = self.do_store(action, Ok(()));
                     self.replies.push_back(input);
                 }
+                Action::Protect { peer, tag } => _ = self.protected.insert((peer, tag)),
+                Action::Unprotect { peer, tag } => _ = self.protected.remove(&(peer, tag)),
                 Action::Emit(event) => self.events.push(event),
                 other => self.pending.push_back(other),
             }

@@ -64,6 +64,10 @@ impl Node {
             Action::Store { token, table, writes } => {
                 self.ask_store(index, token, table, StorageAsk::Store(writes));
             }
+            Action::Tag { peer, tag, value } => self.change_tags(|tags, now| tags.tag(now, peer, tag, value)),
+            Action::Untag { peer, tag } => self.change_tags(|tags, _| _ = tags.untag(&peer, tag)),
+            Action::Protect { peer, tag } => self.change_tags(|tags, now| tags.protect(now, peer, tag)),
+            Action::Unprotect { peer, tag } => self.change_tags(|tags, _| _ = tags.unprotect(&peer, tag)),
             Action::Emit(event) => self.emit(event),
         }
     }

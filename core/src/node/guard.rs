@@ -1,6 +1,9 @@
 //! Connection management at work: who is turned away on the way to a connection, and who is closed afterwards.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use libp2p_identity::PeerId;
 use peerless_proto::address;
@@ -15,8 +18,10 @@ use crate::{
     swarm::{
         Refusal,
         gate::{Candidate, Gate},
+        pruner,
         resources::EMBEDDER,
         table::{ConnectionInfo, Direction},
+        tags::Tags,
     },
     time::Instant,
 };
@@ -27,6 +32,7 @@ impl Node {
     pub fn change_gate<R>(&mut self, now: Instant, change: impl FnOnce(&mut Gate) -> R) -> R {
         self.advance(now);
         let result = change(&mut self.swarm.gate);
+        self.swarm.pruner.reconsider();
         for connection in self.connections.iter().map(|info| info.id).collect::<Vec<_>>() {
             self.judge_again(connection);
         }
@@ -169,5 +175,61 @@ impl Node {
             Owner::Behaviour(index) => self.behaviours[index].behaviour.name(),
             Owner::App | Owner::Nobody => EMBEDDER,
         }
+    }
+
+    /// Says what peers are worth, or who is to be spared from pruning; see [`crate::swarm::tags`].
+    pub fn tags<R>(&mut self, now: Instant, change: impl FnOnce(&mut Tags, Instant) -> R) -> R {
+        self.advance(now);
+        let result = self.change_tags(change);
+        self.pump();
+        result
+    }
+
+    pub(super) fn change_tags<R>(&mut self, change: impl FnOnce(&mut Tags, Instant) -> R) -> R {
+        self.swarm.pruner.reconsider();
+        change(&mut self.swarm.tags, self.now)
+    }
+
+    /// Closes whom there is no more room for, if it is time. Returns whether it was anybody.
+    pub(super) fn prune(&mut self) -> bool {
+        let connections = self.connections.len();
+        self.swarm.pruner.observe(connections);
+        if self.is_shutting_down || !self.swarm.pruner.is_due(self.now, connections) {
+            return false;
+        }
+        let candidates = self.candidates();
+        let pruned = self.swarm.pruner.prune(self.now, connections, candidates);
+        for peer in &pruned {
+            self.counters.add("swarm.pruned.peers", 1);
+            for connection in self.connections.of(peer).to_vec() {
+                self.counters.add("swarm.pruned.connections", 1);
+                self.close_because(connection, CloseReason::Pruned);
+            }
+        }
+        !pruned.is_empty()
+    }
+
+    /// All connected peers as the pruner sees them.
+    fn candidates(&self) -> Vec<pruner::Candidate> {
+        let mut peers: BTreeMap<PeerId, pruner::Candidate> = BTreeMap::new();
+        for info in self.connections.iter() {
+            let ip = address::ip_of(&info.remote).filter(|_| info.relayed.is_none());
+            let streams = self.transport.links.get(&info.id).map_or(0, |link| link.streams.len());
+            let candidate = peers.entry(info.peer).or_insert_with(|| pruner::Candidate {
+                value: self.swarm.tags.value(self.now, &info.peer),
+                streams: 0,
+                outbound: false,
+                since: info.established,
+                peer: info.peer,
+                connections: 0,
+                spared: self.swarm.tags.is_protected(&info.peer),
+            });
+            candidate.streams += streams;
+            candidate.outbound |= info.direction == Direction::Outbound;
+            candidate.since = candidate.since.min(info.established);
+            candidate.connections += 1;
+            candidate.spared |= self.swarm.gate.allows_by_name(&info.peer, ip);
+        }
+        peers.into_values().collect()
     }
 }

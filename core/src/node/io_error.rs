@@ -109,7 +109,7 @@ fn refused(refusal: &Refusal) -> ErrorKind {
 
 fn close_reason(reason: &CloseReason) -> ErrorKind {
     match reason {
-        CloseReason::Local => ErrorKind::ConnectionAborted,
+        CloseReason::Local | CloseReason::Pruned => ErrorKind::ConnectionAborted,
         CloseReason::Remote { .. } | CloseReason::Reset => ErrorKind::ConnectionReset,
         CloseReason::TimedOut => ErrorKind::TimedOut,
         CloseReason::WrongPeer { .. } | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => {

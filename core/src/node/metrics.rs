@@ -500,5 +500,6 @@ fn close(reason: &CloseReason) -> &'static str {
         CloseReason::Upgrade(_) => "upgrade",
         CloseReason::Muxer(_) => "muxer",
         CloseReason::Refused(_) => "refused",
+        CloseReason::Pruned => "pruned",
     }
 }

@@ -319,6 +319,7 @@ impl Node {
             (self.streams.next_late(), "stream timer"),
             (self.transport.circuits.next_timer(), "circuit timer"),
             (self.dialing.next_timer(), "dial timer"),
+            (self.swarm.pruner.deadline(), "pruning"),
         ];
         let own = own.into_iter().filter_map(|(at, why)| at.map(|at| Deadline::new(at, why))).min();
         Deadline::earliest(deadline, own)

@@ -64,7 +64,7 @@ impl Node {
                 self.quic_event(event);
             } else if let Some(circuit) = self.transport.busy_circuits.pop_front() {
                 self.drive_circuit(circuit);
-            } else if !self.resume_splices() {
+            } else if !self.resume_splices() && !self.prune() {
                 break;
             }
         }
@@ -198,6 +198,8 @@ impl Node {
         self.measure(connection);
         let Some(info) = self.connections.get(connection) else { return };
         let (peer, address, direction) = (info.peer, info.remote.clone(), info.direction);
+        self.swarm.tags.connected(self.now, peer);
+        self.swarm.pruner.inserted();
         let relay = info.relayed.as_ref().map(|Relayed { relay, .. }| *relay);
         self.emit(Event::Connected { connection, peer, address, direction, relay });
         if let Some(dial) = dial {
@@ -224,6 +226,7 @@ impl Node {
         self.swarm.resources.close_connection(link.share);
         let Some(info) = self.connections.remove(connection) else { return };
         let (peer, remaining) = (info.peer, self.connections.of(&info.peer).len());
+        self.swarm.tags.disconnected(&peer);
         let event = PeerEvent::Disconnected { connection, peer, remaining, reason: reason.clone() };
         self.work.push_back(Work::Tell(Input::Peer(event)));
         self.emit(Event::Disconnected { connection, peer, reason });

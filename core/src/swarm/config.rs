@@ -27,9 +27,9 @@ impl SwarmConfig {
 
     /// For a relay that is there for others: room for every reservation and circuit that its limits allow, and as much
     /// again for those who have not asked yet; from one address as many connections as may hold a reservation and a
-    /// circuit each.
+    /// circuit each. Who holds a reservation is protected from pruning.
     pub fn for_relay(limits: &RelayLimits) -> Self {
-        let defaults = Limits::default();
+        let (defaults, defaults_pruner) = (Limits::default(), PrunerConfig::default());
         let served = sum(limits.max_reservations, limits.max_circuits);
         let connections = served.saturating_mul(2).saturating_add(defaults.system.connections);
         let inbound =
@@ -72,7 +72,11 @@ impl SwarmConfig {
                 rate_per_subnet: rate(defaults.rate_per_subnet, 4),
                 ..defaults
             },
-            pruner: PrunerConfig::never(),
+            pruner: PrunerConfig {
+                low_water: served.saturating_add(defaults_pruner.low_water),
+                high_water: served.saturating_mul(2).saturating_add(defaults_pruner.high_water),
+                ..defaults_pruner
+            },
             ..Self::default()
         }
     }

@@ -8,6 +8,7 @@
 //! | `special.rs`   | addresses that are not reachable from everywhere                       |
 //! | `network.rs`   | networks                                                               |
 //! | `resources.rs` | how much of everything, by scope                                       |
+//! | `tags.rs`      | what peers are worth to us, and who must stay                          |
 //! | `pruner.rs`    | who goes when there are too many                                       |
 
 pub mod config;
@@ -17,6 +18,7 @@ pub mod pruner;
 pub mod resources;
 pub(crate) mod special;
 pub mod table;
+pub mod tags;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -27,8 +29,10 @@ use std::{
 pub use self::config::{InvalidConfig, SwarmConfig};
 use self::{
     gate::{Candidate, Denied, Gate, Point},
+    pruner::Pruner,
     resources::{Exceeded, Resource, Resources, Scope},
     table::Direction,
+    tags::Tags,
 };
 use crate::{
     ids::{ConnectionShare, QuicId},
@@ -42,6 +46,8 @@ use crate::{
 pub struct Swarm {
     pub(crate) gate: Gate,
     pub(crate) resources: Resources,
+    pub(crate) tags: Tags,
+    pub(crate) pruner: Pruner,
     /// What connections take that are being opened over QUIC.
     pub(crate) opening: BTreeMap<QuicId, ConnectionShare>,
     denials: BTreeMap<(Point, &'static str), u64>,
@@ -61,6 +67,8 @@ impl Swarm {
         Self {
             gate: Gate::new(config.gate),
             resources: Resources::new(config.limits),
+            tags: Tags::new(config.pruner.grace),
+            pruner: Pruner::new(config.pruner),
             opening: BTreeMap::new(),
             denials: BTreeMap::new(),
             turned_away: VecDeque::new(),
@@ -76,6 +84,16 @@ impl Swarm {
     /// How much of everything is held, by whom.
     pub fn resources(&self) -> &Resources {
         &self.resources
+    }
+
+    /// What peers are worth to us, and who must stay.
+    pub fn tags(&self) -> &Tags {
+        &self.tags
+    }
+
+    /// What watches the number of connections.
+    pub fn pruner(&self) -> &Pruner {
+        &self.pruner
     }
 
     /// How often the gate said no: at which point, for which [`gate::Denial`].

@@ -16,6 +16,7 @@ use crate::{
     behaviour::{Action, Context},
     event::{AttemptError, CloseReason, DialError, OpenError},
     ids::{ConnectionId, StreamId, Token},
+    swarm::tags,
     time::Instant,
 };
 
@@ -248,6 +249,9 @@ impl Client {
         for address in before.into_iter().filter(|address| !addresses.contains(address)) {
             cx.push(Action::RemoveAddress { address, source: AddressSource::Relay });
         }
+        if !renewed {
+            cx.protect(relay, tags::RELAY);
+        }
         cx.count(if renewed { "relay.client.renewed" } else { "relay.client.reserved" });
         let whole = |address: Multiaddr| address.with(multiaddr::Protocol::P2p(us));
         let addresses = addresses.into_iter().map(whole).collect();
@@ -330,6 +334,7 @@ impl Client {
         for address in held.addresses.iter().cloned() {
             cx.push(Action::RemoveAddress { address, source: AddressSource::Relay });
         }
+        cx.unprotect(relay, tags::RELAY);
         cx.count("relay.client.lost");
         cx.emit(Event::Lost { relay, reason, retry });
     }

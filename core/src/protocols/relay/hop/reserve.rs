@@ -17,6 +17,7 @@ use crate::{
     behaviour::{Context, View},
     ids::ConnectionId,
     protocols::relay::Status,
+    swarm::tags,
     time::{Instant, UnixTime},
 };
 
@@ -54,6 +55,9 @@ impl Hop {
         let reservation = Reservation { connection: asker.connection, since: now, until, places };
         self.reservations.insert(peer, reservation);
         let renewed = renewal != Renewal::New;
+        if !renewed {
+            cx.protect(peer, tags::RESERVATION);
+        }
         cx.count(if renewed { "relay.hop.renewed" } else { "relay.hop.reserved" });
         let mut message = wire::hop_answer(Status::Ok);
         message.limit = wire::limit_to_wire(self.config.limits.circuit());
@@ -117,6 +121,7 @@ impl Hop {
 
     pub(super) fn end_reservation(&mut self, cx: &mut Context<'_>, peer: PeerId, why: &'static str) {
         if self.drop_reservation(peer) {
+            cx.unprotect(peer, tags::RESERVATION);
             cx.emit(Event::ReservationEnded { peer, why });
         }
     }
