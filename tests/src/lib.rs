@@ -1,6 +1,7 @@
 //! A simulated world for Peerless: hosts, links, faults, transcripts, laws.
 
 pub mod app;
+pub mod bare;
 pub mod dribble;
 pub mod fault;
 pub mod host;
