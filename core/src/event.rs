@@ -504,7 +504,7 @@ impl fmt::Display for Event {
             }
             Self::Hop(event) => write!(f, "relay: {event}"),
             Self::Reservation(event) => write!(f, "reservation {event}"),
-            Self::Rendezvous(event) => write!(f, "rendezvous {event:?}"),
+            Self::Rendezvous(event) => write!(f, "rendezvous: {event}"),
             Self::Custom { behaviour, .. } => write!(f, "event of {behaviour}"),
         }
     }

@@ -60,6 +60,11 @@ impl Host {
         self.identity.peer()
     }
 
+    /// Who it is, for tests that sign what it says.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Its first address.
     pub fn socket_address(&self) -> SocketAddr {
         self.sockets[0].1

@@ -3,7 +3,7 @@
 
 pub mod server;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use peerless_proto::pb::rendezvous::ResponseStatus;
 
@@ -38,6 +38,14 @@ fn spec(inbound_per_peer: usize) -> ProtocolSpec {
 pub enum Event {
     /// From the point that we are.
     Server(server::Event),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(event) => event.fmt(f),
+        }
+    }
 }
 
 impl From<Event> for event::Event {

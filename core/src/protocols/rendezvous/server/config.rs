@@ -1,6 +1,6 @@
 //! What a rendezvous point allows, and what it tells the embedder.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use libp2p_identity::PeerId;
 
@@ -148,6 +148,25 @@ pub enum Event {
         /// The store's words.
         error: String,
     },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registered { peer, namespace, ttl, refreshed } => {
+                let what = if *refreshed { "refreshed" } else { "registered" };
+                write!(f, "{what} {peer} in {namespace:?} for {} s", ttl.as_secs())
+            }
+            Self::Refused { peer, request, namespace, status, why } => {
+                let place = namespace.as_ref().map(|name| format!(" in {name:?}")).unwrap_or_default();
+                write!(f, "refused to {request}{place} for {peer}: {status}, {why}")
+            }
+            Self::Unregistered { peer, namespace } => write!(f, "unregistered {peer} in {namespace:?}"),
+            Self::Expired { peer, namespace } => write!(f, "registration of {peer} in {namespace:?} expired"),
+            Self::Loaded { registrations } => write!(f, "loaded {registrations} registrations"),
+            Self::StoreFailed { error } => write!(f, "storing: {error}"),
+        }
+    }
 }
 
 impl From<Event> for event::Event {

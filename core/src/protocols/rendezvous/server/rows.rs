@@ -152,3 +152,40 @@ fn take_record(value: &mut &[u8]) -> Option<Record> {
     *value = rest;
     Some(Record { dialect, seq, bytes: bytes.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_row_is_too_strange_to_be_looked_at(key: Vec<u8>, value: Vec<u8>) {
+            for kind in [META, OWNER, REGISTRATION] {
+                let key = [&[kind][..], &key].concat();
+                if let Some(Row::Registration { peer, namespace, .. }) = Row::read(&key, &value) {
+                    prop_assert_eq!(&registration_key(peer, namespace)[..], &key[..]);
+                }
+            }
+        }
+
+        #[test]
+        fn registrations_come_back(
+            peer in prop::collection::vec(any::<u8>(), 1..80),
+            namespace in "\\PC{1,63}",
+            (created, refreshed, millis) in any::<(u64, u64, u64)>(),
+        ) {
+            let expires = UnixTime::from_duration(Duration::from_millis(millis));
+            let write = put_registration(&peer, &namespace, (created, refreshed), expires);
+            let Write::Put { key, value } = write else { panic!("not a row") };
+            match Row::read(&key, &value) {
+                Some(Row::Registration { peer: p, namespace: n, created: c, refreshed: r, expires: e }) => {
+                    prop_assert_eq!((p, n, c, r, e), (&peer[..], &namespace[..], created, refreshed, expires));
+                }
+                other => panic!("{other:?}"),
+            }
+            prop_assert_eq!(delete_registration(&peer, &namespace), Write::Delete { key });
+        }
+    }
+}
