@@ -141,22 +141,32 @@ impl DiscoverResponse {
 }
 
 /// Writes a DISCOVER_RESPONSE one registration after the other, without a value for each in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Page {
-    registrations: BytesMut,
+    /// Room for what stands before the registrations, then the registrations.
+    bytes: BytesMut,
     len: usize,
+}
+
+/// The type with its key, and the key and length of the response.
+const PAGE_HEAD: usize = 2 + 1 + 10;
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { bytes: BytesMut::zeroed(PAGE_HEAD), len: 0 }
+    }
 }
 
 impl Page {
     /// Adds a registration: [`Register`] with all its fields.
     pub fn push(&mut self, ns: &str, record: &[u8], ttl: u64) {
         let inner = field_len(ns.len()) + field_len(record.len()) + 1 + encoded_len_varint(ttl);
-        let out = &mut self.registrations;
+        let out = &mut self.bytes;
         out.reserve(field_len(inner));
-        put_key(1, WireType::LengthDelimited, inner, out);
-        put_key(1, WireType::LengthDelimited, ns.len(), out);
+        put_key(1, inner, out);
+        put_key(1, ns.len(), out);
         out.extend_from_slice(ns.as_bytes());
-        put_key(2, WireType::LengthDelimited, record.len(), out);
+        put_key(2, record.len(), out);
         out.extend_from_slice(record);
         encode_key(3, WireType::Varint, out);
         encode_varint(ttl, out);
@@ -175,25 +185,26 @@ impl Page {
 
     /// How many bytes the registrations take.
     pub fn size(&self) -> usize {
-        self.registrations.len()
+        self.bytes.len() - PAGE_HEAD
     }
 
     /// The whole [`Message`], with status OK.
-    pub fn finish(self, cookie: Vec<u8>) -> Bytes {
+    pub fn finish(mut self, cookie: Vec<u8>) -> Bytes {
         let rest = DiscoverResponse {
             cookie: Some(cookie),
             status: Some(ResponseStatus::Ok as i32),
             ..Default::default()
         };
         let rest = rest.encode_to_vec();
-        let len = self.registrations.len() + rest.len();
-        let mut out = BytesMut::with_capacity(len + 16);
-        encode_key(1, WireType::Varint, &mut out);
-        encode_varint(MessageType::DiscoverResponse as u64, &mut out);
-        put_key(6, WireType::LengthDelimited, len, &mut out);
-        out.extend_from_slice(&self.registrations);
-        out.extend_from_slice(&rest);
-        out.freeze()
+        self.bytes.extend_from_slice(&rest);
+        let mut head = BytesMut::with_capacity(PAGE_HEAD);
+        encode_key(1, WireType::Varint, &mut head);
+        encode_varint(MessageType::DiscoverResponse as u64, &mut head);
+        put_key(6, self.bytes.len() - PAGE_HEAD, &mut head);
+        // It ends where the registrations begin.
+        let mut bytes = self.bytes.split_off(PAGE_HEAD - head.len());
+        bytes[..head.len()].copy_from_slice(&head);
+        bytes.freeze()
     }
 }
 
@@ -202,8 +213,8 @@ fn field_len(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
 
-fn put_key(tag: u32, wire_type: WireType, len: usize, out: &mut BytesMut) {
-    encode_key(tag, wire_type, out);
+fn put_key(tag: u32, len: usize, out: &mut BytesMut) {
+    encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(len as u64, out);
 }
 

@@ -4,13 +4,11 @@
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has nothing to say")]
 
-use std::{
-    alloc::System,
-    time::{Duration, Instant},
-};
+use std::{alloc::System, time::Duration};
 
 use bytes::Bytes;
 use clap::Parser;
+use cpu_time::ThreadTime;
 use peerless_core::{
     Keypair, Multiaddr, PeerId,
     identity::Identity,
@@ -156,7 +154,7 @@ fn measure(registrations: usize, operations: usize) -> Figures {
     let mut page = 0;
     let discover_page = rate(operations.min(2000), &mut point, &peers, &host, |point, connection, n, _| {
         let frame = discover(place(n, 0), 1000, None);
-        let begun = Instant::now();
+        let begun = ThreadTime::now();
         let answer = point.ask(connection, frame);
         let took = begun.elapsed();
         page = found(answer).0;
@@ -180,7 +178,7 @@ fn measure(registrations: usize, operations: usize) -> Figures {
     }
 }
 
-/// How many of these fit in a second. Peers are taken from all over the table.
+/// How many of these fit in a second of the processor's. Peers are taken from all over the table.
 fn rate(
     operations: usize,
     point: &mut Bare<Server>,
@@ -199,7 +197,7 @@ fn rate(
 }
 
 fn time<T>(act: impl FnOnce() -> T) -> Duration {
-    let begun = Instant::now();
+    let begun = ThreadTime::now();
     let result = act();
     let took = begun.elapsed();
     drop(result);
