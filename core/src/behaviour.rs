@@ -5,7 +5,7 @@
 //! somebody must poll: it is called with an input and pushes actions into the context, so there is one global order.
 //! The built-in protocols use nothing else, so whatever they do an embedder's behaviour can do too.
 
-use std::{any::Any, borrow::Borrow, collections::VecDeque, fmt, sync::Arc};
+use std::{any::Any, borrow::Borrow, collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use libp2p_identity::PeerId;
@@ -21,6 +21,7 @@ use crate::{
     },
     identity::Identity,
     ids::{ConnectionId, StreamId, Token},
+    peerstore::{Peerstore, Source},
     protocols::identify,
     rng::Rng,
     storage::{Rows, StoreError, Write},
@@ -382,6 +383,17 @@ pub enum Action {
         /// The reason.
         tag: &'static str,
     },
+    /// Remember where a peer is reached, as somebody says. The peer itself is not asked.
+    Learn {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        addresses: Vec<Multiaddr>,
+        /// Who says so.
+        source: Source,
+        /// For how long.
+        ttl: Duration,
+    },
     /// Tell the embedder. [`Event::Identify`] is also told to all behaviours.
     Emit(Event),
 }
@@ -547,6 +559,8 @@ pub struct View<'a> {
     pub connections: &'a Connections,
     /// Our own addresses.
     pub addresses: &'a Addresses,
+    /// What is known of other peers.
+    pub peerstore: &'a Peerstore,
     /// The stream protocols we answer, sorted.
     pub protocols: &'a [ProtocolName],
     /// Write queues.

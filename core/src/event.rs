@@ -11,6 +11,7 @@ use crate::{
     protocols::{identify, ping, relay, rendezvous},
     storage::StorageRequest,
     swarm::{Refusal, resources::Exceeded, table::Direction},
+    time::Instant,
 };
 
 /// What the embedder is told, in order.
@@ -93,6 +94,14 @@ pub enum Event {
     /// The embedder's store is asked for something; it answers with `Node::handle_storage`. Never, unless
     /// `Config::storage` is set.
     Storage(StorageRequest),
+    /// The embedder is asked for the TXT records of a name; it answers with `Node::handle_resolved_text`. One that cannot
+    /// ask for them says so there.
+    ResolveText {
+        /// Comes back in the answer.
+        query: QueryId,
+        /// The name.
+        name: String,
+    },
     /// From ping.
     Ping(ping::Event),
     /// From identify.
@@ -248,6 +257,9 @@ pub enum CloseReason {
     /// We closed it.
     #[error("closed by us")]
     Local,
+    /// We closed it, because another one to the same peer is kept.
+    #[error("closed by us, as there is another")]
+    Duplicate,
     /// The remote closed it.
     #[error("closed by the remote (code {code}{}{text})", if text.is_empty() { "" } else { ": " })]
     Remote {
@@ -353,6 +365,18 @@ pub enum AttemptError {
     /// The name has no address.
     #[error("the name does not resolve: {0}")]
     Unresolved(String),
+    /// It failed a moment ago and is left alone until then; `/p2p/PEER` is all addresses of a peer.
+    #[error("failed a moment ago, not tried again before {until}")]
+    BackedOff {
+        /// On the embedder's clock.
+        until: Instant,
+    },
+    /// Next to nothing that was sent to such addresses was answered; few are tried.
+    #[error("addresses of this kind have not answered for long")]
+    BlackHole,
+    /// As many dials wait as may.
+    #[error("too many dials are waiting")]
+    QueueFull,
     /// The connection failed before it was established.
     #[error("{0}")]
     Failed(CloseReason),
@@ -383,6 +407,24 @@ pub enum AttemptError {
     /// The relay did not answer in time.
     #[error("timed out")]
     TimedOut,
+}
+
+impl AttemptError {
+    /// Whether the network had a chance to answer.
+    pub(crate) fn was_tried(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unsupported(_)
+                | Self::OtherPeer { .. }
+                | Self::Own
+                | Self::NoSocket
+                | Self::NoRelay
+                | Self::BackedOff { .. }
+                | Self::BlackHole
+                | Self::QueueFull
+                | Self::Refused(_)
+        )
+    }
 }
 
 /// Which side of the handshakes on a circuit we play.
@@ -495,6 +537,7 @@ impl fmt::Display for Event {
             Self::Stream { stream, event } => write!(f, "stream {stream}: {event:?}"),
             Self::Resolve { name, .. } => write!(f, "resolve {name}"),
             Self::Storage(request) => write!(f, "storage of {}", request.table),
+            Self::ResolveText { name, .. } => write!(f, "resolve the texts of {name}"),
             Self::Ping(ping::Event { peer, result: Ok(rtt), .. }) => write!(f, "ping {peer} {rtt:?}"),
             Self::Ping(ping::Event { peer, result: Err(error), .. }) => {
                 write!(f, "ping {peer} failed: {error}")

@@ -80,6 +80,11 @@ id!(
     StreamShare,
     't'
 );
+id!(
+    /// What serves all dials for one connection.
+    JobId,
+    'j'
+);
 
 /// A UDP socket of the embedder, by a number of the embedder's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

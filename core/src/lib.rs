@@ -70,6 +70,7 @@ pub mod event;
 pub mod identity;
 pub mod ids;
 pub mod node;
+pub mod peerstore;
 pub mod protocols;
 pub mod quic;
 pub mod rng;

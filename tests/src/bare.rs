@@ -16,6 +16,7 @@ use peerless_core::{
     event::CloseReason,
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId},
+    peerstore::{Peerstore, PeerstoreConfig},
     rng::{HashKeys, Rng},
     storage::Rows,
     swarm::table::{ConnectionInfo, Connections, Direction},
@@ -36,6 +37,7 @@ pub struct Bare<B> {
     protocol: ProtocolName,
     identity: Identity,
     addresses: Addresses,
+    peerstore: Peerstore,
     rng: Rng,
     now: Instant,
     next_token: u64,
@@ -63,6 +65,7 @@ impl<B: Behaviour> Bare<B> {
             protocol: behaviour.protocols()[0].name.clone(),
             identity: Identity::generate(&mut rng.fork("identity")),
             addresses: Addresses::default(),
+            peerstore: Peerstore::new(PeerstoreConfig::default()),
             rng: rng.fork(behaviour.name()),
             now: Instant::ZERO,
             next_token: 0,
@@ -86,6 +89,7 @@ impl<B: Behaviour> Bare<B> {
             relayed: None,
             established,
             rtt: None,
+            is_superseded: false,
         });
         self.input(Input::Peer(PeerEvent::Connected { connection, peer }));
         connection
@@ -138,6 +142,7 @@ impl<B: Behaviour> Bare<B> {
                     identity: &self.identity,
                     connections: &self.connections,
                     addresses: &self.addresses,
+                    peerstore: &self.peerstore,
                     protocols: std::slice::from_ref(&self.protocol),
                     queues: &NoQueues,
                 },

@@ -27,6 +27,7 @@ use peerless_core::{
     },
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
+    peerstore::{Peerstore, PeerstoreConfig},
     rng::{HashKeys, Rng},
     storage::{Rows, StoreError, Write},
     swarm::table::{ConnectionInfo, Connections, Direction, Relayed},
@@ -59,6 +60,8 @@ pub struct Solo<B> {
     pub connections: Connections,
     /// Our own addresses.
     pub addresses: Addresses,
+    /// What is known of other peers.
+    pub peerstore: Peerstore,
     /// The protocols that the node is said to answer.
     pub protocols: Vec<ProtocolName>,
     /// Events emitted and not yet taken.
@@ -151,6 +154,7 @@ impl<B: Behaviour> Solo<B> {
             counters: Counters::default(),
             connections: Connections::new(keys),
             addresses: Addresses::default(),
+            peerstore: Peerstore::new(PeerstoreConfig::default()),
             protocols,
             events: Vec::new(),
             pending: VecDeque::new(),
@@ -276,6 +280,7 @@ impl<B: Behaviour> Solo<B> {
                 relayed: None,
                 established: now,
                 rtt: None,
+                is_superseded: false,
             };
             change(&mut info);
             info
@@ -543,6 +548,7 @@ impl<B: Behaviour> Solo<B> {
                 identity: &self.identity,
                 connections: &self.connections,
                 addresses: &self.addresses,
+                peerstore: &self.peerstore,
                 protocols: &self.protocols,
                 queues: &self.queues,
             },

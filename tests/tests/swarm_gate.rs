@@ -224,7 +224,7 @@ fn a_flood_of_denied_handshakes_is_counted_in_full_and_told_in_part() {
     let a = w.host("A").ip(ip(203, 0, 113, 9)).start();
     let address = w[b].address();
     for _ in 0..100 {
-        w.start_dial(a, None, std::slice::from_ref(&address));
+        w.start_own_dial(a, &address);
     }
     w.run_for(ms(100));
     assert_eq!(denials(&w, b, "accept", "network"), Some(100));

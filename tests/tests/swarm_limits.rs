@@ -94,7 +94,7 @@ fn e_an_address_that_floods_leaves_room_for_others() {
     let other = w.host("other").start();
     let address = w[b].address();
     for _ in 0..200 {
-        w.start_dial(flooder, None, std::slice::from_ref(&address));
+        w.start_own_dial(flooder, &address);
         assert!(w.node(b).swarm().resources().inbound_from(w[flooder].socket_address().ip()) <= 8);
     }
     w.run_for(ms(500));
@@ -134,8 +134,7 @@ fn e_a_peer_gets_what_one_peer_may_have_and_is_told_why_not_more() {
     let a = w.host("A").start();
     let address = w[b].address();
     for _ in 0..3 {
-        // All at once, as a dial finds the connection of another that is complete.
-        w.start_dial(a, None, std::slice::from_ref(&address));
+        w.start_own_dial(a, &address);
     }
     w.run_for(secs(1));
     assert_eq!(w.connections(b, a).len(), 2);

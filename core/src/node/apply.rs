@@ -7,6 +7,7 @@ use crate::{
     ids::{ConnectionId, StreamId, Token},
     storage::StorageAsk,
     streams::{Mode, Owner, splice::Splice},
+    swarm::dial::DialOptions,
     trace::Glyph,
 };
 
@@ -52,7 +53,8 @@ impl Node {
                 self.start_circuit(index, token, stream, peer, role, limit);
             }
             Action::Dial { token, peer, addresses } => {
-                self.start_dial(Requester::Behaviour(index, token), peer, &addresses);
+                let requester = Requester::Behaviour(index, token);
+                self.start_dial(requester, peer, &addresses, &DialOptions::default());
             }
             Action::DialFailed { token, error } => self.circuit_attempt_failed(token, error),
             Action::Close { connection } => self.close_connection(connection),
@@ -68,6 +70,9 @@ impl Node {
             Action::Untag { peer, tag } => self.change_tags(|tags, _| _ = tags.untag(&peer, tag)),
             Action::Protect { peer, tag } => self.change_tags(|tags, now| tags.protect(now, peer, tag)),
             Action::Unprotect { peer, tag } => self.change_tags(|tags, _| _ = tags.unprotect(&peer, tag)),
+            Action::Learn { peer, addresses, source, ttl } => {
+                self.learn_addresses(peer, &addresses, source, Some(ttl));
+            }
             Action::Emit(event) => self.emit(event),
         }
     }

@@ -326,6 +326,7 @@ impl Node {
             relayed: Some(Relayed { relay, via, limit }),
             established,
             rtt: None,
+            is_superseded: false,
         });
         let connection = match admitted {
             Ok(connection) => connection,

@@ -14,6 +14,7 @@ use crate::{
         relay::client::{Client, ReserveError},
     },
     streams::{Mode, Owner, Read, Stream, WriteFault},
+    swarm::dial::DialOptions,
     time::Instant,
     trace::Glyph,
 };
@@ -40,14 +41,26 @@ impl Node {
     /// Connects to whoever the addresses name, or to `peer` at any of them. Ends in [`crate::event::Event::Dialed`] or
     /// [`crate::event::Event::DialFailed`]. Names are dialled too, and circuit addresses: `/…/p2p/R/p2p-circuit/p2p/T`
     /// goes through the relay `R`, and `/p2p-circuit/p2p/T` through the best relays known, up to three, until one leads
-    /// there. The latter is what is dialled for a `peer` without any address.
+    /// there. For a `peer` without any address the addresses known of it are dialled, and the latter last; those that
+    /// failed a moment ago are left out ([`DialOptions::respect_backoff`]).
     pub fn dial(&mut self, now: Instant, peer: Option<PeerId>, addresses: &[Multiaddr]) -> DialId {
+        self.dial_with(now, peer, addresses, &DialOptions::default())
+    }
+
+    /// The same, not as usual.
+    pub fn dial_with(
+        &mut self,
+        now: Instant,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        options: &DialOptions,
+    ) -> DialId {
         self.advance(now);
         self.trace.line(self.now, Glyph::Command, None, || {
             let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             format!("dial {}", list.join(" "))
         });
-        let id = self.start_dial(Requester::Embedder, peer, addresses);
+        let id = self.start_dial(Requester::Embedder, peer, addresses, options);
         self.pump();
         id
     }
@@ -77,6 +90,7 @@ impl Node {
         for connection in relayed.map(|info| info.id).collect::<Vec<_>>() {
             self.close_connection(connection);
         }
+        self.auto_connect.stop();
         self.is_shutting_down = true;
         self.pump();
     }

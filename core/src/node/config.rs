@@ -68,6 +68,9 @@ pub struct Config {
     pub storage: bool,
     /// Further behaviours, after the built-in ones.
     pub behaviours: Vec<Box<dyn Behaviour>>,
+    /// Whether the embedder can look up TXT records ([`crate::event::Event::ResolveText`]), without which `/dnsaddr`
+    /// addresses lead nowhere.
+    pub resolves_text: bool,
     /// Whether to write a trace; see [`super::Node::take_trace`].
     pub trace: bool,
 }
@@ -92,6 +95,7 @@ impl Config {
             app_protocols: Vec::new(),
             storage: false,
             behaviours: Vec::new(),
+            resolves_text: false,
             trace: false,
         }
     }

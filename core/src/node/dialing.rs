@@ -1,89 +1,139 @@
-//! Dials: each address in turn, the next when one has failed or has not answered within a moment; the first that
-//! succeeds wins and the others are given up.
+//! Dials: who asked for them and how they end. Dials to one peer are one [`Job`], whose addresses are tried in the order
+//! and at the pace that `swarm/dial` decides; the first that succeeds wins and the others are given up.
+//!
+//! A job waits in the queue, runs, and ends: with a connection, with its last address, or with its last request.
+
+mod attempt;
+mod target;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     time::Duration,
 };
 
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
-use peerless_proto::address::{self, CircuitAddr};
+use peerless_proto::address;
 
-use super::{Node, pump::Work, transport::QuicUse};
+use self::{attempt::Attempt, target::Target};
+use super::{Node, transport::QuicUse};
 use crate::{
-    behaviour::{Input, Reply},
-    event::{AttemptError, CloseReason, DialError, Event, Family},
-    ids::{Arena, ConnectionId, DialId, QueryId, QuicId, Token},
-    protocols::relay::client::{any_relay, through_any_relay},
+    behaviour::Reply,
+    event::{AttemptError, DialError, Event},
+    ids::{Arena, ConnectionId, DialId, JobId, QueryId, Token},
+    peerstore::Source,
+    protocols::relay::client::through_any_relay,
+    rng::Rng,
+    swarm::dial::{
+        DialConfig, DialOptions,
+        backoff::Backoff,
+        black_hole::BlackHole,
+        queue::DialQueue,
+        rank::{self, Candidate, Place, Reach, Worth},
+    },
     time::{Instant, Timers},
 };
-
-/// How long an address is waited for before the next one is tried beside it (RFC 8305, connection attempt delay).
-const STAGGER: Duration = Duration::from_millis(250);
-/// How long a dial may take in all.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// Most addresses of one dial; more are not tried.
-const MAX_ADDRESSES: usize = 32;
 
 /// Who wants to know how a dial ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Requester {
     Embedder,
     Behaviour(usize, Token),
+    /// Nobody but ourselves.
+    AutoConnect(PeerId),
 }
 
+/// One wish to be connected.
 #[derive(Debug)]
-struct Dial {
+struct Request {
     requester: Requester,
     peer: Option<PeerId>,
-    waiting: VecDeque<Target>,
-    running: Vec<(Multiaddr, Attempt)>,
-    failed: Vec<(Multiaddr, AttemptError)>,
-    stagger: Option<Instant>,
+    /// `None` while the request is being looked at.
+    job: Option<JobId>,
     timeout: Instant,
 }
 
-/// Where to try.
-#[derive(Clone, Debug)]
-enum Target {
-    Direct { address: Multiaddr, remote: SocketAddr, peer: Option<PeerId> },
-    Name { address: Multiaddr, name: String, family: Family, port: u16, peer: Option<PeerId> },
-    Circuit { address: Multiaddr },
-}
-
-impl Target {
-    /// Who must be there, if that is known.
-    fn peer(&self) -> Option<PeerId> {
-        match self {
-            Self::Direct { peer, .. } | Self::Name { peer, .. } => *peer,
-            Self::Circuit { address } => address::split_peer(address).1,
-        }
-    }
-}
-
-/// An address being tried. Exits: success ends the dial, failure starts the next address.
+/// What serves all requests for the same connection.
 #[derive(Debug)]
-enum Attempt {
-    Quic(QuicId),
-    Circuit(Token),
-    Resolving { query: QueryId, family: Family, port: u16, peer: Option<PeerId> },
+struct Job {
+    /// Who must be there, and by what kind of way; requests for the same join. `None` if others may not.
+    key: Option<(PeerId, Ways)>,
+    peer: Option<PeerId>,
+    requests: Vec<DialId>,
+    state: State,
+    waiting: VecDeque<(Target, Duration)>,
+    running: Vec<(Multiaddr, Attempt)>,
+    failed: Vec<(Multiaddr, AttemptError)>,
+    /// When the next address is tried.
+    stagger: Option<Instant>,
+    /// How many addresses came from published lists.
+    listed: usize,
 }
 
-/// Dials under way.
-#[derive(Debug, Default)]
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// In the queue. Exits: [`State::Running`] when there is room, the end with its last request.
+    Queued,
+    /// It holds one of the places. Exit: the end.
+    Running,
+    /// A step of a dial that holds a place. Exit: the end.
+    Exempt,
+}
+
+/// By what kinds of addresses a peer may be reached. A request for one kind is not served by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ways {
+    Direct,
+    Circuits,
+    Any,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Request(DialId),
+    Stagger(JobId),
+}
+
+/// Dials under way, and what was learnt from those before.
+#[derive(Debug)]
 pub(super) struct Dialing {
-    table: Arena<DialId, Dial>,
-    by_token: BTreeMap<Token, DialId>,
-    by_query: BTreeMap<QueryId, DialId>,
-    timers: Timers<DialId>,
+    config: DialConfig,
+    requests: Arena<DialId, Request>,
+    jobs: Arena<JobId, Job>,
+    by_key: BTreeMap<(PeerId, Ways), JobId>,
+    by_token: BTreeMap<Token, JobId>,
+    by_query: BTreeMap<QueryId, JobId>,
+    queue: DialQueue<JobId>,
+    timers: Timers<Due>,
     next_query: u64,
+    pub(super) backoff: Backoff,
+    udp: BlackHole,
+    ipv6: BlackHole,
 }
 
 impl Dialing {
+    pub(super) fn new(config: DialConfig, rng: Rng) -> Self {
+        Self {
+            requests: Arena::default(),
+            jobs: Arena::default(),
+            by_key: BTreeMap::new(),
+            by_token: BTreeMap::new(),
+            by_query: BTreeMap::new(),
+            queue: DialQueue::new(config.parallel, config.queue),
+            timers: Timers::default(),
+            next_query: 0,
+            backoff: Backoff::new(config.backoff, rng),
+            udp: BlackHole::new(config.black_hole),
+            ipv6: BlackHole::new(config.black_hole),
+            config,
+        }
+    }
+
+    /// Requests that have no answer yet.
     pub(super) fn len(&self) -> usize {
-        self.table.len()
+        self.requests.len()
     }
 
     pub(super) fn timers(&self) -> usize {
@@ -100,7 +150,7 @@ impl Dialing {
     }
 
     /// The dial that waited for the circuit with this token.
-    pub(super) fn take_token(&mut self, token: Token) -> Option<DialId> {
+    pub(super) fn take_token(&mut self, token: Token) -> Option<JobId> {
         self.by_token.remove(&token)
     }
 }
@@ -112,266 +162,382 @@ impl Node {
         requester: Requester,
         peer: Option<PeerId>,
         addresses: &[Multiaddr],
+        options: &DialOptions,
     ) -> DialId {
-        let mut dial = Dial {
-            requester,
-            peer,
-            waiting: VecDeque::new(),
-            running: Vec::new(),
-            failed: Vec::new(),
-            stagger: None,
-            timeout: self.now + TIMEOUT,
-        };
-        let any_relay = peer.filter(|_| addresses.is_empty()).map(through_any_relay);
-        for address in addresses.iter().chain(&any_relay).take(MAX_ADDRESSES) {
-            let judged = target(address, peer, self.local_peer()).and_then(|target| {
-                self.judge_peer_dial(target.peer()).map(|()| target).map_err(AttemptError::Refused)
-            });
-            match judged {
-                Ok(target) => dial.waiting.push_back(target),
-                Err(error) => dial.failed.push((address.clone(), error)),
-            }
+        let timeout = self.now + options.timeout.unwrap_or(self.dialing.config.timeout);
+        let mut job = self.plan(peer, addresses, options);
+        let existing = (!options.force_new).then(|| self.existing(&job, addresses)).flatten();
+        let joined = job.key.and_then(|key| self.dialing.by_key.get(&key).copied());
+        let id = self.dialing.requests.insert_with(|_| Request { requester, peer, job: joined, timeout });
+        if let Some(connection) = existing {
+            self.answer(id, Ok(connection));
+            return id;
         }
-        let existing = self.existing(peer, &dial.waiting);
-        let timeout = dial.timeout;
-        let id = self.dialing.table.insert(dial);
-        self.dialing.timers.set(timeout, id);
-        match existing {
-            Some(connection) => self.dial_succeeded(id, connection),
-            None => self.next_attempt(id),
+        if let Some(into) = joined {
+            self.dialing.timers.set(timeout, Due::Request(id));
+            self.join(into, id, job, options.priority);
+            return id;
+        }
+        if job.waiting.is_empty() {
+            self.answer(id, Err(DialError { attempts: job.failed }));
+            return id;
+        }
+        let is_step =
+            matches!(requester, Requester::Behaviour(index, _) if Some(index) == self.circuit_dialer);
+        job.requests.push(id);
+        job.state = if is_step { State::Exempt } else { State::Queued };
+        let key = job.key;
+        let job = self.dialing.jobs.insert(job);
+        if !is_step && self.dialing.queue.push(job, options.priority).is_err() {
+            self.counters.add("dial.refused.queue_full", 1);
+            let Some(job) = self.dialing.jobs.remove(job) else { return id };
+            let refused =
+                job.waiting.iter().map(|(target, _)| (target.address().clone(), AttemptError::QueueFull));
+            let attempts = job.failed.iter().cloned().chain(refused).collect();
+            self.answer(id, Err(DialError { attempts }));
+            return id;
+        }
+        if let Some(request) = self.dialing.requests.get_mut(id) {
+            request.job = Some(job);
+        }
+        if let Some(key) = key {
+            self.dialing.by_key.insert(key, job);
+        }
+        self.dialing.timers.set(timeout, Due::Request(id));
+        if is_step {
+            self.next_attempt(job);
         }
         id
     }
 
-    /// A connection that makes the dial needless: a direct one, or a relayed one if only circuits were to be dialled.
-    fn existing(&self, peer: Option<PeerId>, targets: &VecDeque<Target>) -> Option<ConnectionId> {
-        let peer = peer.or_else(|| targets.front().and_then(Target::peer))?;
-        if !targets.iter().all(|target| target.peer().is_none_or(|p| p == peer)) {
-            return None;
+    /// Starts the next dial of the queue. Returns whether there was one and room for it.
+    pub(super) fn start_queued_dial(&mut self) -> bool {
+        let Some(id) = self.dialing.queue.start() else { return false };
+        if let Some(job) = self.dialing.jobs.get_mut(id) {
+            job.state = State::Running;
         }
-        let best = self.connections.best(&peer)?;
-        let relayed = self.connections.get(best)?.relayed.is_some();
-        let only_circuits = targets.iter().all(|target| matches!(target, Target::Circuit { .. }));
-        (!relayed || only_circuits).then_some(best)
+        self.next_attempt(id);
+        true
     }
 
-    /// Starts the next address, or ends the dial if there is none and nothing is under way.
-    fn next_attempt(&mut self, id: DialId) {
-        loop {
-            let Some(dial) = self.dialing.table.get_mut(id) else { return };
-            if let Some(at) = dial.stagger.take() {
-                self.dialing.timers.clear(at, id);
-            }
-            let Some(target) = dial.waiting.pop_front() else {
-                if dial.running.is_empty() {
-                    self.dial_failed(id);
-                }
-                return;
-            };
-            match self.attempt(id, target) {
-                Ok((address, attempt)) => {
-                    let Some(dial) = self.dialing.table.get_mut(id) else { return };
-                    dial.running.push((address, attempt));
-                    if !dial.waiting.is_empty() {
-                        let at = self.now + STAGGER;
-                        dial.stagger = Some(at);
-                        self.dialing.timers.set(at, id);
-                    }
-                    return;
-                }
-                Err((address, error)) => {
-                    if let Some(dial) = self.dialing.table.get_mut(id) {
-                        dial.failed.push((address, error));
-                    }
-                }
-            }
+    /// What there is to try, in order.
+    fn plan(&mut self, peer: Option<PeerId>, addresses: &[Multiaddr], options: &DialOptions) -> Job {
+        let is_named = !addresses.is_empty();
+        let respect = options.respect_backoff.unwrap_or(!is_named);
+        let mut job = Job {
+            key: None,
+            peer,
+            requests: Vec::new(),
+            state: State::Queued,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            failed: Vec::new(),
+            stagger: None,
+            listed: 0,
+        };
+        let mut candidates: Vec<Candidate> = match peer {
+            Some(peer) if !is_named => self.look_up(peer),
+            _ => named(addresses),
+        };
+        if respect && let Some(peer) = peer {
+            self.leave_out(peer, &mut candidates, &mut job.failed);
         }
+        job.waiting = self.in_order(candidates, peer, &mut job.failed);
+        let first = job.waiting.front().and_then(|(target, _)| target.peer());
+        let has_one_peer = job.waiting.iter().all(|(target, _)| target.peer() == first);
+        job.peer = peer.or(first.filter(|_| has_one_peer));
+        let circuits = job.waiting.iter().filter(|(target, _)| target.is_circuit()).count();
+        let ways = match circuits {
+            _ if !is_named => Ways::Any,
+            0 => Ways::Direct,
+            n if n == job.waiting.len() => Ways::Circuits,
+            _ => Ways::Any,
+        };
+        job.key = job.peer.filter(|_| !options.force_new).map(|peer| (peer, ways));
+        job
     }
 
-    fn attempt(
+    /// Where `peer` is reached, as far as is known: its own addresses, and any relay.
+    fn look_up(&self, peer: PeerId) -> Vec<Candidate> {
+        let known = self.peerstore.addresses(self.now, &peer);
+        let has_dialer = self.circuit_dialer.is_some();
+        let mut candidates: Vec<_> = known
+            .into_iter()
+            // The relay client knows these circuits, and which of their relays is best.
+            .filter(|known| !has_dialer || !address::is_circuit(&known.address))
+            .map(|known| Candidate {
+                address: known.address.clone(),
+                worth: match known.source {
+                    _ if known.reached.is_some() => Worth::Reached,
+                    Source::Certified | Source::Embedder => Worth::Vouched,
+                    _ => Worth::Heard,
+                },
+                is_named: false,
+            })
+            .collect();
+        if has_dialer {
+            let address = through_any_relay(peer);
+            candidates.push(Candidate { address, worth: Worth::Heard, is_named: false });
+        }
+        candidates
+    }
+
+    /// Takes out what failed a moment ago, and what seems to lead into a black hole; IPv6 only if there is IPv4.
+    fn leave_out(
         &mut self,
-        id: DialId,
-        target: Target,
-    ) -> Result<(Multiaddr, Attempt), (Multiaddr, AttemptError)> {
-        match target {
-            Target::Direct { address, remote, peer } => match self.connect_quic(id, remote, peer) {
-                Ok(quic) => Ok((address, Attempt::Quic(quic))),
-                Err(error) => Err((address, error)),
-            },
-            Target::Circuit { address } => {
-                let Some(dialer) = self.circuit_dialer else {
-                    return Err((address, AttemptError::Unsupported("no relay client".into())));
-                };
-                let token = Token(self.next_token);
-                self.next_token += 1;
-                self.dialing.by_token.insert(token, id);
-                self.work.push_back(Work::Input(dialer, Input::Dial(token, address.clone())));
-                Ok((address, Attempt::Circuit(token)))
+        peer: PeerId,
+        candidates: &mut Vec<Candidate>,
+        failed: &mut Vec<(Multiaddr, AttemptError)>,
+    ) {
+        let (now, dialing) = (self.now, &mut self.dialing);
+        if let Some(until) = dialing.backoff.peer(&peer, now) {
+            candidates.clear();
+            let whole = Multiaddr::empty().with(Protocol::P2p(peer));
+            failed.push((whole, AttemptError::BackedOff { until }));
+            return self.counters.add("dial.refused.peer_backed_off", 1);
+        }
+        candidates.retain(|candidate| {
+            let Some(until) = dialing.backoff.address(peer, &candidate.address, now) else { return true };
+            self.counters.add("dial.refused.address_backed_off", 1);
+            failed.push((candidate.address.clone(), AttemptError::BackedOff { until }));
+            false
+        });
+        let is_v6 = |c: &Candidate| matches!(c.address.iter().next(), Some(Protocol::Ip6(_)));
+        let is_public = |c: &Candidate| rank::reach(&c.address) == Reach::Public;
+        // A network over which we are connected is no black hole.
+        let works = |v6: bool| {
+            let direct = self.connections.iter().filter(|info| info.relayed.is_none());
+            let mut public = direct.filter(|info| rank::reach(&info.remote) == Reach::Public);
+            public.any(|info| address::ip_of(&info.remote).is_some_and(|ip| !v6 || ip.is_ipv6()))
+        };
+        let (udp_works, ipv6_works) = (works(false), works(true));
+        let has_other = candidates.iter().any(|c| is_public(c) && !is_v6(c));
+        candidates.retain(|candidate| {
+            let is_in = !is_public(candidate)
+                || ((udp_works || dialing.udp.admits())
+                    && (ipv6_works || !is_v6(candidate) || !has_other || dialing.ipv6.admits()));
+            if !is_in {
+                self.counters.add("dial.refused.black_hole", 1);
+                failed.push((candidate.address.clone(), AttemptError::BlackHole));
             }
-            Target::Name { address, name, family, port, peer } => {
-                let query = QueryId(self.dialing.next_query);
-                self.dialing.next_query += 1;
-                self.dialing.by_query.insert(query, id);
-                self.emit(Event::Resolve { query, name, family });
-                Ok((address, Attempt::Resolving { query, family, port, peer }))
+            is_in
+        });
+    }
+
+    /// Ranks candidates, and takes out those that cannot be dialled.
+    fn in_order(
+        &mut self,
+        candidates: Vec<Candidate>,
+        peer: Option<PeerId>,
+        failed: &mut Vec<(Multiaddr, AttemptError)>,
+    ) -> VecDeque<(Target, Duration)> {
+        let own = self.local_peer();
+        let mut judge = |target: Target| self.judge_peer_dial(target.peer()).map_err(AttemptError::Refused);
+        let parsed = |c: Candidate| match Target::parse(&c.address, peer, own).and_then(&mut judge) {
+            Ok(_) => Some(c),
+            Err(error) => {
+                failed.push((c.address, error));
+                None
             }
+        };
+        let candidates: Vec<_> = candidates.into_iter().filter_map(parsed).collect();
+        let place = self.place(&candidates);
+        let ranked = rank::rank(candidates, place, &self.dialing.config);
+        let target =
+            |(c, gap): (Candidate, Duration)| Some((Target::parse(&c.address, peer, own).ok()?, gap));
+        ranked.into_iter().filter_map(target).take(self.dialing.config.addresses).collect()
+    }
+
+    fn place(&self, candidates: &[Candidate]) -> Place {
+        let bound = self.sockets.values();
+        let own: Vec<IpAddr> =
+            bound.flat_map(|bound| bound.reachable.iter().copied().chain([bound.local.ip()])).collect();
+        let is_ours = |c: &Candidate| {
+            address::ip_of(&c.address).is_some_and(|ip| !ip.is_loopback() && own.contains(&ip))
+        };
+        Place {
+            has_private: own.iter().any(|ip| rank::ip_reach(*ip) == Reach::Private),
+            is_same_machine: candidates.iter().any(is_ours),
         }
     }
 
-    pub(super) fn resolved(&mut self, query: QueryId, found: Result<Vec<IpAddr>, String>) {
-        let Some(id) = self.dialing.by_query.remove(&query) else { return };
-        let Some(dial) = self.dialing.table.get_mut(id) else { return };
-        let is_it =
-            |a: &(Multiaddr, Attempt)| matches!(a.1, Attempt::Resolving { query: q, .. } if q == query);
-        let Some(at) = dial.running.iter().position(is_it) else { return };
-        let (address, attempt) = dial.running.remove(at);
-        let Attempt::Resolving { family, port, peer, .. } = attempt else { return };
-        let outcome = found.map(|ips| ips.into_iter().filter(|ip| family.takes(ip)).collect::<Vec<_>>());
-        match outcome {
-            Ok(ips) if !ips.is_empty() => {
-                for ip in ips.into_iter().take(MAX_ADDRESSES).rev() {
-                    let remote = SocketAddr::new(ip, port);
-                    let target = Target::Direct { address: address::quic_v1(remote), remote, peer };
-                    dial.waiting.push_front(target);
-                }
+    /// A connection that makes the dial needless: a direct one, or a relayed one if nothing else was asked for.
+    fn existing(&self, job: &Job, addresses: &[Multiaddr]) -> Option<ConnectionId> {
+        let best = self.connections.best(&job.peer?)?;
+        let relayed = self.connections.get(best)?.relayed.is_some();
+        let only_circuits = job.waiting.iter().all(|(target, _)| target.is_circuit());
+        (!relayed || only_circuits || addresses.is_empty()).then_some(best)
+    }
+
+    /// A request for what another dial is about already: its addresses are tried too.
+    fn join(&mut self, into: JobId, id: DialId, other: Job, priority: u8) {
+        self.counters.add("dial.joined", 1);
+        self.dialing.queue.raise(into, priority);
+        let most = self.dialing.config.addresses;
+        let Some(job) = self.dialing.jobs.get_mut(into) else { return };
+        job.requests.push(id);
+        for (target, gap) in other.waiting {
+            let address = target.address();
+            let is_known = job.waiting.iter().any(|(waiting, _)| waiting.address() == address)
+                || job.running.iter().any(|(running, _)| running == address)
+                || job.failed.iter().any(|(failed, _)| failed == address);
+            if !is_known && job.waiting.len() < most {
+                job.waiting.push_back((target, gap));
             }
-            Ok(_) => {
-                dial.failed.push((address, AttemptError::Unresolved("no address of that family".into())))
-            }
-            Err(error) => dial.failed.push((address, AttemptError::Unresolved(error))),
         }
-        self.next_attempt(id);
-    }
-
-    /// A connection that we were dialling failed.
-    pub(super) fn quic_attempt_failed(&mut self, id: DialId, quic: QuicId, reason: CloseReason) {
-        let is_it = |attempt: &Attempt| matches!(attempt, Attempt::Quic(q) if *q == quic);
-        self.attempt_failed(id, is_it, AttemptError::Failed(reason));
-    }
-
-    /// The relay client could not make a connection through a circuit.
-    pub(super) fn circuit_attempt_failed(&mut self, token: Token, error: DialError) {
-        let Some(id) = self.dialing.take_token(token) else { return };
-        let Some(dial) = self.dialing.table.get_mut(id) else { return };
-        dial.running.retain(|(_, attempt)| !matches!(attempt, Attempt::Circuit(t) if *t == token));
-        dial.failed.extend(error.attempts);
-        self.next_attempt(id);
-    }
-
-    fn attempt_failed(&mut self, id: DialId, is_it: impl Fn(&Attempt) -> bool, error: AttemptError) {
-        let Some(dial) = self.dialing.table.get_mut(id) else { return };
-        let Some(at) = dial.running.iter().position(|(_, attempt)| is_it(attempt)) else { return };
-        let (address, _) = dial.running.remove(at);
-        dial.failed.push((address, error));
-        self.next_attempt(id);
+        self.arm(into);
     }
 
     /// A dial has its connection: the other attempts are given up.
-    pub(super) fn dial_succeeded(&mut self, id: DialId, connection: ConnectionId) {
-        let Some(dial) = self.end_dial(id) else { return };
-        match (dial.requester, self.connections.get(connection).map(|info| info.peer)) {
-            (Requester::Behaviour(index, token), _) => self.reply(index, token, Reply::Dial(Ok(connection))),
-            (Requester::Embedder, Some(peer)) => self.emit(Event::Dialed { dial: id, connection, peer }),
-            (Requester::Embedder, None) => {}
+    pub(super) fn dial_succeeded(&mut self, id: JobId, connection: ConnectionId) {
+        let Some(job) = self.end_job(id) else { return };
+        for request in job.requests {
+            self.answer(request, Ok(connection));
+        }
+    }
+
+    /// A connection that we did not dial has come: dials that it serves are done.
+    pub(super) fn serve_dials(&mut self, peer: PeerId, connection: ConnectionId, relayed: bool) {
+        let served: &[Ways] =
+            if relayed { &[Ways::Circuits] } else { &[Ways::Direct, Ways::Circuits, Ways::Any] };
+        for ways in served {
+            if let Some(job) = self.dialing.by_key.get(&(peer, *ways)).copied() {
+                self.dial_succeeded(job, connection);
+            }
         }
     }
 
     /// Nobody waits for a dial any more.
     pub(super) fn forget_dial(&mut self, id: DialId) {
-        self.end_dial(id);
+        self.take_request(id);
     }
 
-    fn dial_failed(&mut self, id: DialId) {
-        let Some(dial) = self.end_dial(id) else { return };
-        let error = DialError { attempts: dial.failed };
-        match dial.requester {
-            Requester::Behaviour(index, token) => self.reply(index, token, Reply::Dial(Err(error))),
-            Requester::Embedder => self.emit(Event::DialFailed { dial: id, peer: dial.peer, error }),
+    /// There is nothing left to try.
+    fn dial_failed(&mut self, id: JobId) {
+        let Some(job) = self.end_job(id) else { return };
+        self.note_failure(&job);
+        for request in &job.requests {
+            self.answer(*request, Err(DialError { attempts: job.failed.clone() }));
         }
     }
 
-    /// Removes a dial from all tables and gives up what is under way for it.
-    fn end_dial(&mut self, id: DialId) -> Option<Dial> {
-        let dial = self.dialing.table.remove(id)?;
-        self.dialing.timers.clear(dial.timeout, id);
-        if let Some(at) = dial.stagger {
-            self.dialing.timers.clear(at, id);
+    fn note_failure(&mut self, job: &Job) {
+        let was_tried = job.failed.iter().any(|(_, error)| error.was_tried());
+        if let Some(peer) = job.peer.filter(|_| was_tried) {
+            self.dialing.backoff.peer_failed(peer, self.now);
         }
-        for (_, attempt) in &dial.running {
+    }
+
+    fn answer(&mut self, id: DialId, outcome: Result<ConnectionId, DialError>) {
+        let Some(request) = self.take_request(id) else { return };
+        match (request.requester, outcome) {
+            (Requester::Behaviour(index, token), outcome) => {
+                self.reply(index, token, Reply::Dial(outcome));
+            }
+            (Requester::AutoConnect(peer), Ok(_)) => self.auto_connect.connected(&peer),
+            (Requester::AutoConnect(peer), Err(_)) => self.auto_connect.failed(self.now, peer),
+            (Requester::Embedder, Ok(connection)) => {
+                if let Some(peer) = self.connections.get(connection).map(|info| info.peer) {
+                    self.emit(Event::Dialed { dial: id, connection, peer });
+                }
+            }
+            (Requester::Embedder, Err(error)) => {
+                self.emit(Event::DialFailed { dial: id, peer: request.peer, error });
+            }
+        }
+    }
+
+    /// Removes a request, and its job if that was the last one.
+    fn take_request(&mut self, id: DialId) -> Option<Request> {
+        let request = self.dialing.requests.remove(id)?;
+        self.dialing.timers.clear(request.timeout, Due::Request(id));
+        if let Some((of, job)) = request.job.and_then(|of| Some((of, self.dialing.jobs.get_mut(of)?))) {
+            job.requests.retain(|other| *other != id);
+            if job.requests.is_empty() {
+                self.end_job(of);
+            }
+        }
+        Some(request)
+    }
+
+    /// Removes a job from all tables and gives up what is under way for it.
+    fn end_job(&mut self, id: JobId) -> Option<Job> {
+        let job = self.dialing.jobs.remove(id)?;
+        match job.state {
+            State::Queued => _ = self.dialing.queue.remove(id),
+            State::Running => self.dialing.queue.finish(),
+            State::Exempt => {}
+        }
+        if let Some(at) = job.stagger {
+            self.dialing.timers.clear(at, Due::Stagger(id));
+        }
+        if let Some(key) = job.key.filter(|key| self.dialing.by_key.get(key) == Some(&id)) {
+            self.dialing.by_key.remove(&key);
+        }
+        for (address, attempt) in &job.running {
             match attempt {
                 Attempt::Quic(quic) => {
                     let found = self.transport.by_quic.get_mut(quic);
                     if let Some(state) = found.filter(|state| **state == QuicUse::Dialing(id)) {
                         *state = QuicUse::Abandoned;
                         self.transport.quic.close(self.now, *quic, 0, b"");
+                        // As it counts for the faster address, it counts against the slower one.
+                        self.dialing.record(address, false);
                     }
                 }
                 Attempt::Circuit(token) => {
                     self.dialing.by_token.remove(token);
                 }
-                Attempt::Resolving { query, .. } => {
+                Attempt::Resolving { query, .. } | Attempt::Listing { query, .. } => {
                     self.dialing.by_query.remove(query);
                 }
             }
         }
-        Some(dial)
+        Some(job)
     }
 
     pub(super) fn expire_dials(&mut self) {
-        while let Some((at, id)) = self.dialing.timers.pop_due(self.now) {
-            let Some(dial) = self.dialing.table.get_mut(id) else { continue };
-            if at < dial.timeout {
-                dial.stagger = None;
-                self.next_attempt(id);
-                continue;
+        while let Some((_, due)) = self.dialing.timers.pop_due(self.now) {
+            match due {
+                Due::Stagger(id) => {
+                    if let Some(job) = self.dialing.jobs.get_mut(id) {
+                        job.stagger = None;
+                        self.next_attempt(id);
+                    }
+                }
+                Due::Request(id) => self.time_out(id),
             }
-            let running = dial.running.iter().map(|(address, _)| address.clone());
-            let late: Vec<_> = running.map(|address| (address, AttemptError::TimedOut)).collect();
-            dial.failed.extend(late);
-            self.dial_failed(id);
         }
+    }
+
+    /// A request has waited long enough.
+    fn time_out(&mut self, id: DialId) {
+        let Some(of) = self.dialing.requests.get(id).and_then(|request| request.job) else { return };
+        let Some(job) = self.dialing.jobs.get_mut(of) else { return };
+        let mut attempts = job.failed.clone();
+        let late = job.running.iter().map(|(address, _)| address);
+        attempts.extend(late.map(|address| (address.clone(), AttemptError::TimedOut)));
+        if job.state == State::Queued {
+            let unheard = job.waiting.iter().map(|(target, _)| target.address().clone());
+            attempts.extend(unheard.map(|address| (address, AttemptError::TimedOut)));
+            self.counters.add("dial.failed.in_queue", 1);
+        } else if job.requests.len() == 1 {
+            job.failed.clone_from(&attempts);
+            if let Some(job) = self.end_job(of) {
+                self.note_failure(&job);
+            }
+        }
+        self.answer(id, Err(DialError { attempts }));
     }
 }
 
-/// What an address says to do, for a dial to `expected`.
-fn target(address: &Multiaddr, expected: Option<PeerId>, own: PeerId) -> Result<Target, AttemptError> {
-    let unsupported = |error: &dyn std::fmt::Display| AttemptError::Unsupported(error.to_string());
-    let check = |named: Option<PeerId>| match (expected, named) {
-        (Some(expected), Some(found)) if expected != found => {
-            Err(AttemptError::OtherPeer { expected, found })
+/// The addresses of a call, each once.
+fn named(addresses: &[Multiaddr]) -> Vec<Candidate> {
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for address in addresses {
+        if !candidates.iter().any(|candidate| candidate.address == *address) {
+            candidates.push(Candidate { address: address.clone(), worth: Worth::Vouched, is_named: true });
         }
-        (expected, named) if expected.or(named) == Some(own) => Err(AttemptError::Own),
-        (expected, named) => Ok(expected.or(named)),
-    };
-    if let Some(named) = any_relay(address) {
-        check(Some(named))?;
-        return Ok(Target::Circuit { address: address.clone() });
     }
-    if address::is_circuit(address) {
-        let circuit = CircuitAddr::parse(address).map_err(|error| unsupported(&error))?;
-        let peer = check(circuit.target)?.ok_or(unsupported(&"the circuit address names no target"))?;
-        let address = circuit.relay_with_peer().with(Protocol::P2pCircuit).with(Protocol::P2p(peer));
-        return Ok(Target::Circuit { address });
-    }
-    if let Some((name, family, port, peer)) = named_host(address) {
-        return Ok(Target::Name { address: address.clone(), name, family, port, peer: check(peer)? });
-    }
-    let (remote, peer) = address::parse_quic_v1(address).map_err(|error| unsupported(&error))?;
-    Ok(Target::Direct { address: address.clone(), remote, peer: check(peer)? })
-}
-
-/// `/dns|dns4|dns6/NAME/udp/PORT/quic-v1[/p2p/PEER]`.
-fn named_host(address: &Multiaddr) -> Option<(String, Family, u16, Option<PeerId>)> {
-    let (address, peer) = address::split_peer(address);
-    let mut parts = address.iter();
-    let (name, family) = match parts.next()? {
-        Protocol::Dns(name) => (name, Family::Any),
-        Protocol::Dns4(name) => (name, Family::V4),
-        Protocol::Dns6(name) => (name, Family::V6),
-        _ => return None,
-    };
-    match (parts.next()?, parts.next()?, parts.next()) {
-        (Protocol::Udp(port), Protocol::QuicV1, None) => Some((name.into_owned(), family, port, peer)),
-        _ => None,
-    }
+    candidates
 }

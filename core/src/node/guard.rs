@@ -12,7 +12,7 @@ use super::{Node, transport::QuicUse};
 use crate::{
     behaviour::ProtocolName,
     event::{AttemptError, CloseReason, Event, OpenError},
-    ids::{ConnectionId, ConnectionShare, DialId, QuicId, StreamShare},
+    ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamShare},
     quic::ConnectError,
     streams::Owner,
     swarm::{
@@ -57,7 +57,7 @@ impl Node {
     /// Dials an address, if packets may go there and there is room for a connection.
     pub(super) fn connect_quic(
         &mut self,
-        dial: DialId,
+        dial: JobId,
         remote: SocketAddr,
         peer: Option<PeerId>,
     ) -> Result<QuicId, AttemptError> {
@@ -128,7 +128,7 @@ impl Node {
     pub(super) fn turn_away(
         &mut self,
         id: QuicId,
-        dial: Option<DialId>,
+        dial: Option<JobId>,
         remote: SocketAddr,
         refusal: Refusal,
     ) {

@@ -88,6 +88,8 @@ fn dial_error(error: &DialError) -> ErrorKind {
         }
         AttemptError::Refused(refusal) => refused(refusal),
         AttemptError::NoSocket => ErrorKind::AddrNotAvailable,
+        AttemptError::BackedOff { .. } | AttemptError::BlackHole => ErrorKind::HostUnreachable,
+        AttemptError::QueueFull => ErrorKind::QuotaExceeded,
         AttemptError::Unresolved(_) => ErrorKind::NotFound,
         AttemptError::Failed(reason) => close_reason(reason),
         AttemptError::NoRelay | AttemptError::RelayUnreachable(_) | AttemptError::TargetUnknown => {
@@ -109,7 +111,7 @@ fn refused(refusal: &Refusal) -> ErrorKind {
 
 fn close_reason(reason: &CloseReason) -> ErrorKind {
     match reason {
-        CloseReason::Local | CloseReason::Pruned => ErrorKind::ConnectionAborted,
+        CloseReason::Local | CloseReason::Pruned | CloseReason::Duplicate => ErrorKind::ConnectionAborted,
         CloseReason::Remote { .. } | CloseReason::Reset => ErrorKind::ConnectionReset,
         CloseReason::TimedOut => ErrorKind::TimedOut,
         CloseReason::WrongPeer { .. } | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => {

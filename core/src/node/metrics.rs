@@ -501,5 +501,6 @@ fn close(reason: &CloseReason) -> &'static str {
         CloseReason::Muxer(_) => "muxer",
         CloseReason::Refused(_) => "refused",
         CloseReason::Pruned => "pruned",
+        CloseReason::Duplicate => "duplicate",
     }
 }

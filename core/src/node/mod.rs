@@ -15,13 +15,16 @@
 //! spurious `handle_timeout` changes nothing. `now` must not run backwards; if it does, it is taken to stand still.
 
 mod apply;
+mod autoconnect;
 mod circuits;
 mod command;
 mod config;
 mod dialing;
+mod duplicates;
 mod guard;
 mod io_error;
 mod metrics;
+mod peers;
 mod pump;
 mod stats;
 mod storage;
@@ -39,7 +42,8 @@ use peerless_proto::address;
 
 pub(crate) use self::circuits::CircuitId;
 use self::{
-    circuits::Circuits, dialing::Dialing, metrics::Totals, pump::Work, storage::Storage, transport::Transport,
+    circuits::Circuits, dialing::Dialing, duplicates::Duplicates, metrics::Totals, pump::Work,
+    storage::Storage, transport::Transport,
 };
 pub use self::{
     command::StreamError,
@@ -54,11 +58,12 @@ use crate::{
     event::Event,
     identity::Identity,
     ids::{QueryId, SocketId},
+    peerstore::Peerstore,
     protocols::{identify, ping, relay, rendezvous},
     quic::{Quic, TlsCrypto},
     rng::{HashKeys, Map, Rng},
     streams::{Owner, Streams, splice::Splices},
-    swarm::{Swarm, table::Connections},
+    swarm::{Swarm, autoconnect::AutoConnect, table::Connections},
     time::{Deadline, Instant, UnixTime, WallClock},
     tls::{self, TlsIdentity},
     trace::{Line, Trace},
@@ -98,7 +103,11 @@ pub struct Node {
     splices: Splices,
     transport: Transport,
     dialing: Dialing,
+    resolves_text: bool,
     storage: Storage,
+    duplicates: Duplicates,
+    auto_connect: AutoConnect,
+    peerstore: Peerstore,
     stream_config: crate::streams::Config,
     upgrade_config: crate::upgrade::Config,
     upgrade_rng: Rng,
@@ -185,6 +194,11 @@ impl Node {
             protocols,
             circuit_dialer,
             connections: Connections::new(keys()),
+            dialing: Dialing::new(config.swarm.dial.clone(), rng.fork("dial")),
+            resolves_text: config.resolves_text,
+            duplicates: Duplicates::default(),
+            auto_connect: AutoConnect::new(config.swarm.auto_connect, rng.fork("auto-connect")),
+            peerstore: Peerstore::new(config.swarm.peerstore),
             swarm: Swarm::new(config.swarm),
             addresses: Addresses::default(),
             sockets: BTreeMap::new(),
@@ -198,7 +212,6 @@ impl Node {
                 by_quic: Map::with_hasher(keys()),
                 busy_circuits: VecDeque::new(),
             },
-            dialing: Dialing::default(),
             storage: Storage::new(config.storage),
             stream_config: config.streams,
             upgrade_config: config.upgrade,
@@ -251,6 +264,8 @@ impl Node {
         self.expire_splices();
         self.expire_circuits();
         self.expire_dials();
+        self.expire_duplicates();
+        self.auto_connect();
         self.pump();
     }
 
@@ -278,6 +293,13 @@ impl Node {
     pub fn handle_resolved(&mut self, now: Instant, query: QueryId, found: Result<Vec<IpAddr>, String>) {
         self.advance(now);
         self.resolved(query, found);
+        self.pump();
+    }
+
+    /// The answer to [`Event::ResolveText`]: the TXT records of the name, each as one text.
+    pub fn handle_resolved_text(&mut self, now: Instant, query: QueryId, found: Result<Vec<String>, String>) {
+        self.advance(now);
+        self.resolved_text(query, found);
         self.pump();
     }
 
@@ -320,7 +342,9 @@ impl Node {
             (self.transport.circuits.next_timer(), "circuit timer"),
             (self.dialing.next_timer(), "dial timer"),
             (self.swarm.pruner.deadline(), "pruning"),
+            (self.duplicates.next_timer(), "duplicate connection"),
         ];
+        deadline = Deadline::earliest(deadline, self.auto_connect.deadline());
         let own = own.into_iter().filter_map(|(at, why)| at.map(|at| Deadline::new(at, why))).min();
         Deadline::earliest(deadline, own)
     }
@@ -361,6 +385,11 @@ impl Node {
         &self.addresses
     }
 
+    /// What is known of other peers.
+    pub fn peerstore(&self) -> &Peerstore {
+        &self.peerstore
+    }
+
     /// Every refusal, drop and limit so far. Those of the QUIC pipe are in [`Stats::quic`].
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -378,6 +407,7 @@ impl Node {
             identity: &self.identity,
             connections: &self.connections,
             addresses: &self.addresses,
+            peerstore: &self.peerstore,
             protocols: &self.protocols,
             queues: &self.streams,
         };

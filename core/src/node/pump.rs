@@ -14,7 +14,7 @@ use crate::{
     addresses::AddressSource,
     behaviour::{Input, PeerEvent},
     event::{CloseReason, Event},
-    ids::{ConnectionId, ConnectionShare, DialId, QuicId, StreamId},
+    ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
     quic::{QuicEvent, StreamNote},
     streams::SpliceId,
     swarm::table::{ConnectionInfo, Direction, Relayed},
@@ -64,7 +64,7 @@ impl Node {
                 self.quic_event(event);
             } else if let Some(circuit) = self.transport.busy_circuits.pop_front() {
                 self.drive_circuit(circuit);
-            } else if !self.resume_splices() && !self.prune() {
+            } else if !self.start_queued_dial() && !self.resume_splices() && !self.prune() {
                 break;
             }
         }
@@ -141,6 +141,7 @@ impl Node {
             relayed: None,
             established,
             rtt: None,
+            is_superseded: false,
         };
         let admitted = self.swarm.take_opening(id).and_then(|share| {
             let connection = self.admit_connection(share, make)?;
@@ -191,7 +192,7 @@ impl Node {
         connection: ConnectionId,
         share: ConnectionShare,
         via: Via,
-        dial: Option<DialId>,
+        dial: Option<JobId>,
     ) {
         let link = Link { via, share, streams: Default::default(), negotiating: 0 };
         self.transport.links.insert(connection, link);
@@ -202,8 +203,11 @@ impl Node {
         self.swarm.pruner.inserted();
         let relay = info.relayed.as_ref().map(|Relayed { relay, .. }| *relay);
         self.emit(Event::Connected { connection, peer, address, direction, relay });
-        if let Some(dial) = dial {
-            self.dial_succeeded(dial, connection);
+        self.settle_in(connection);
+        match dial {
+            Some(dial) => self.dial_succeeded(dial, connection),
+            None if direction == Direction::Inbound => self.serve_dials(peer, connection, relay.is_some()),
+            None => {}
         }
         self.work.push_back(Work::Tell(Input::Peer(PeerEvent::Connected { connection, peer })));
     }
@@ -225,6 +229,7 @@ impl Node {
         }
         self.swarm.resources.close_connection(link.share);
         let Some(info) = self.connections.remove(connection) else { return };
+        self.left_behind(&info);
         let (peer, remaining) = (info.peer, self.connections.of(&info.peer).len());
         self.swarm.tags.disconnected(&peer);
         let event = PeerEvent::Disconnected { connection, peer, remaining, reason: reason.clone() };
@@ -239,6 +244,7 @@ impl Node {
         match &event {
             Event::Identify(told) => {
                 let (connection, peer, info) = (told.connection, told.peer, Arc::clone(&told.info));
+                self.learn(peer, &info, told.record);
                 self.work.push_back(Work::Tell(Input::Peer(PeerEvent::Identified {
                     connection,
                     peer,
@@ -248,6 +254,7 @@ impl Node {
             Event::Ping(ping) => {
                 if let (Ok(rtt), Some(info)) = (&ping.result, self.connections.get_mut(ping.connection)) {
                     info.rtt = Some(*rtt);
+                    self.peerstore.measured(self.now, ping.peer, *rtt);
                 }
             }
             _ => {}

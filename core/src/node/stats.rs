@@ -39,7 +39,8 @@ impl Node {
             timers: self.streams.timers()
                 + self.splices.timers()
                 + self.transport.circuits.timers()
-                + self.dialing.timers(),
+                + self.dialing.timers()
+                + self.duplicates.len(),
             storage: self.storage.len(),
             events: self.events.len(),
             quic: self.transport.quic.stats(),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::circuits::{CircuitId, Circuits};
 use crate::{
     event::{OpenError, StreamFault},
-    ids::{ConnectionId, ConnectionShare, DialId, QuicId, StreamId},
+    ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
     quic::{self, Quic},
     rng::Map,
     streams::{Read, WriteFault},
@@ -32,7 +32,7 @@ pub(crate) enum Via {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QuicUse {
     /// An attempt of a dial.
-    Dialing(DialId),
+    Dialing(JobId),
     /// A connection.
     Connected(ConnectionId),
     /// Closed by us; its end concerns nobody.

@@ -91,6 +91,8 @@ pub struct Event {
     pub peer: PeerId,
     /// What it says.
     pub info: Arc<Info>,
+    /// The number of the signed record that its addresses come from.
+    pub record: Option<u64>,
 }
 
 impl From<Event> for event::Event {
@@ -357,7 +359,8 @@ impl Identify {
         if link.info.as_deref() != Some(&info) {
             let info = Arc::new(info);
             link.info = Some(Arc::clone(&info));
-            cx.emit(Event { connection, peer: link.peer, info });
+            let record = link.seq.filter(|_| info.certified);
+            cx.emit(Event { connection, peer: link.peer, info, record });
         }
         // What changed between our answer and now has not been pushed: it was not known that the peer listens.
         if link.told.is_some() && self.listens(connection) {

@@ -1,17 +1,28 @@
 //! Everything about connection management that can be set.
 
 use super::{
+    autoconnect::AutoConnectConfig,
+    dial::DialConfig,
     gate::GateConfig,
     pruner::PrunerConfig,
     resources::{Limits, ScopeLimit},
 };
-use crate::protocols::{rate::Rate, relay::limits::RelayLimits};
+use crate::{
+    peerstore::PeerstoreConfig,
+    protocols::{rate::Rate, relay::limits::RelayLimits},
+};
 
 /// How a node manages its connections. Each part stands, with its defaults, beside the machine that obeys it.
 #[derive(Clone, Debug, Default)]
 pub struct SwarmConfig {
     /// How many connections and streams, and how much memory, by scope.
     pub limits: Limits,
+    /// How we dial.
+    pub dial: DialConfig,
+    /// Whom we dial unasked.
+    pub auto_connect: AutoConnectConfig,
+    /// What we remember of others.
+    pub peerstore: PeerstoreConfig,
     /// Whom we talk to at all.
     pub gate: GateConfig,
     /// When there are too many connections, and who goes.
@@ -85,6 +96,8 @@ impl SwarmConfig {
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         self.limits.validate()?;
         self.pruner.validate()?;
+        self.dial.validate()?;
+        self.auto_connect.validate()?;
         let never = self.pruner.high_water == usize::MAX;
         require(
             never || self.limits.system.connections >= self.pruner.high_water,

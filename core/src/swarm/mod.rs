@@ -10,8 +10,12 @@
 //! | `resources.rs` | how much of everything, by scope                                       |
 //! | `tags.rs`      | what peers are worth to us, and who must stay                          |
 //! | `pruner.rs`    | who goes when there are too many                                       |
+//! | `autoconnect.rs` | who is dialled unasked, and when                                     |
+//! | `dial/`        | dials: queue, ranking, back-off, black holes                           |
 
+pub mod autoconnect;
 pub mod config;
+pub mod dial;
 pub mod gate;
 pub mod network;
 pub mod pruner;

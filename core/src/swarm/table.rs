@@ -39,6 +39,8 @@ pub struct ConnectionInfo {
     pub established: Instant,
     /// The latest round-trip estimate.
     pub rtt: Option<Duration>,
+    /// Another connection to the same peer is kept; this one ends when it is not used any more.
+    pub is_superseded: bool,
 }
 
 /// How a relayed connection runs.
@@ -100,19 +102,21 @@ impl Connections {
         self.by_peer.get(peer).map_or(&[], |ids| ids)
     }
 
-    /// The connection to use for `peer`: a direct one before a relayed one, the newest of each kind.
+    /// The connection to use for `peer`: a direct one before a relayed one, the newest of each kind, one that is
+    /// superseded last of its kind.
     pub fn best(&self, peer: &PeerId) -> Option<ConnectionId> {
-        let ids = self.of(peer);
-        ids.iter()
-            .rev()
-            .find(|id| self.get(**id).is_some_and(|c| c.relayed.is_none()))
-            .or(ids.last())
-            .copied()
+        let all = self.of(peer).iter().filter_map(|id| self.get(*id));
+        all.max_by_key(|c| (c.relayed.is_none(), !c.is_superseded)).map(|c| c.id)
     }
 
     /// All connections in slot order.
     pub fn iter(&self) -> impl Iterator<Item = &ConnectionInfo> {
         self.all.iter().map(|(_, info)| info)
+    }
+
+    /// Number of peers to which there is a connection.
+    pub fn peers(&self) -> usize {
+        self.by_peer.len()
     }
 
     /// Number of connections.

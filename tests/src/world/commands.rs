@@ -8,6 +8,7 @@ use peerless_core::{
     ids::{ConnectionId, DialId, StreamId},
     node::Node,
     protocols::relay::{client::Client, hop::Hop},
+    swarm::dial::DialOptions,
     time::{Deadline, Instant},
 };
 
@@ -79,6 +80,12 @@ impl World {
             Event::DialFailed { dial, error, .. } if *dial == id => Some(Err(error.clone())),
             _ => None,
         })
+    }
+
+    /// Starts a dial that is not joined with others of the same peer.
+    pub fn start_own_dial(&mut self, host: HostId, address: &Multiaddr) -> DialId {
+        let options = DialOptions { force_new: true, ..DialOptions::default() };
+        self.command(host, |node, now| node.dial_with(now, None, std::slice::from_ref(address), &options))
     }
 
     /// Dials `to` directly and waits. Panics if that fails.

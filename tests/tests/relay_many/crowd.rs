@@ -19,6 +19,7 @@ use peerless_core::{
     event::{CloseReason, DialError, Event, OpenError, StreamFault},
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
+    peerstore::{Peerstore, PeerstoreConfig},
     protocols::relay::{
         client::{self, Client},
         hop::{self, Hop},
@@ -42,6 +43,7 @@ pub(crate) struct Party<B> {
     pub(crate) connections: Connections,
     identity: Identity,
     addresses: Addresses,
+    peerstore: Peerstore,
     counters: Counters,
     protocols: Vec<ProtocolName>,
     rng: Rng,
@@ -78,6 +80,7 @@ impl<B: Behaviour> Party<B> {
             connections: Connections::new(HashKeys::new(&mut rng.fork("hash"))),
             identity: Identity::generate(&mut rng.fork("identity")),
             addresses: Addresses::default(),
+            peerstore: Peerstore::new(PeerstoreConfig::default()),
             counters: Counters::default(),
             protocols,
             rng: rng.fork(behaviour.name()),
@@ -101,6 +104,7 @@ impl<B: Behaviour> Party<B> {
             relayed: None,
             established: now,
             rtt: None,
+            is_superseded: false,
         })
     }
 
@@ -135,6 +139,7 @@ impl<B: Behaviour> Party<B> {
                 identity: &self.identity,
                 connections: &self.connections,
                 addresses: &self.addresses,
+                peerstore: &self.peerstore,
                 protocols: &self.protocols,
                 queues: &NoQueues,
             },

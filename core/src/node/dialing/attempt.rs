@@ -1,0 +1,249 @@
+//! The addresses of a dial, tried one beside the other; names on the way.
+
+use std::net::{IpAddr, SocketAddr};
+
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use peerless_proto::address;
+
+use super::{Dialing, Due, State, Target};
+use crate::{
+    behaviour::Input,
+    event::{AttemptError, CloseReason, DialError, Event, Family},
+    ids::{JobId, QueryId, QuicId, Token},
+    node::{Node, pump::Work},
+    swarm::dial::rank::{self, Candidate, Reach, Worth},
+};
+
+/// Most levels of published lists that lead to each other (go-libp2p: 32).
+const MAX_DEPTH: usize = 32;
+/// Most addresses that one dial takes from published lists (go-libp2p: 100).
+const MAX_LISTED: usize = 100;
+
+/// An address being tried. Exits: success ends the dial, failure starts the next address.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    Quic(QuicId),
+    Circuit(Token),
+    Resolving { query: QueryId, family: Family, port: u16, peer: Option<PeerId> },
+    Listing { query: QueryId, peer: Option<PeerId>, depth: usize },
+}
+
+impl Dialing {
+    /// How an attempt at an address on the Internet went.
+    pub(in crate::node) fn record(&mut self, address: &Multiaddr, answered: bool) {
+        if rank::reach(address) == Reach::Public {
+            self.udp.record(answered);
+            if address::ip_of(address).is_some_and(|ip| ip.is_ipv6()) {
+                self.ipv6.record(answered);
+            }
+        }
+    }
+
+    fn next_query(&mut self, job: JobId) -> QueryId {
+        let query = QueryId(self.next_query);
+        self.next_query += 1;
+        self.by_query.insert(query, job);
+        query
+    }
+}
+
+impl Node {
+    /// Starts the next address, or ends the dial if there is none and nothing is under way.
+    pub(super) fn next_attempt(&mut self, id: JobId) {
+        let most = self.dialing.config.attempts;
+        loop {
+            let Some(job) = self.dialing.jobs.get_mut(id) else { return };
+            if let Some(at) = job.stagger.take() {
+                self.dialing.timers.clear(at, Due::Stagger(id));
+            }
+            if job.running.len() >= most {
+                return;
+            }
+            let Some((target, _)) = job.waiting.pop_front() else {
+                if job.running.is_empty() {
+                    self.dial_failed(id);
+                }
+                return;
+            };
+            match self.attempt(id, target) {
+                Ok(attempt) => {
+                    let Some(job) = self.dialing.jobs.get_mut(id) else { return };
+                    job.running.push(attempt);
+                    return self.arm(id);
+                }
+                Err(failed) => {
+                    if let Some(job) = self.dialing.jobs.get_mut(id) {
+                        job.failed.push(failed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sets the timer for the next address, if there is one and no timer.
+    pub(super) fn arm(&mut self, id: JobId) {
+        let Some(job) = self.dialing.jobs.get_mut(id) else { return };
+        if job.state != State::Queued
+            && job.stagger.is_none()
+            && let Some((_, gap)) = job.waiting.front()
+        {
+            let at = self.now + *gap;
+            job.stagger = Some(at);
+            self.dialing.timers.set(at, Due::Stagger(id));
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        id: JobId,
+        target: Target,
+    ) -> Result<(Multiaddr, Attempt), (Multiaddr, AttemptError)> {
+        match target {
+            Target::Direct { address, remote, peer } => match self.connect_quic(id, remote, peer) {
+                Ok(quic) => Ok((address, Attempt::Quic(quic))),
+                Err(error) => Err((address, error)),
+            },
+            Target::Circuit { address } => {
+                let Some(dialer) = self.circuit_dialer else {
+                    return Err((address, AttemptError::Unsupported("no relay client".into())));
+                };
+                let token = Token(self.next_token);
+                self.next_token += 1;
+                self.dialing.by_token.insert(token, id);
+                self.work.push_back(Work::Input(dialer, Input::Dial(token, address.clone())));
+                Ok((address, Attempt::Circuit(token)))
+            }
+            Target::Name { address, name, family, port, peer } => {
+                let query = self.dialing.next_query(id);
+                self.emit(Event::Resolve { query, name, family });
+                Ok((address, Attempt::Resolving { query, family, port, peer }))
+            }
+            Target::List { address, .. } if !self.resolves_text => {
+                let error = AttemptError::Unsupported("TXT records cannot be looked up here".into());
+                Err((address, error))
+            }
+            Target::List { address, name, peer, depth } => {
+                let query = self.dialing.next_query(id);
+                self.emit(Event::ResolveText { query, name: format!("_dnsaddr.{name}") });
+                Ok((address, Attempt::Listing { query, peer, depth }))
+            }
+        }
+    }
+
+    /// The addresses of a host name.
+    pub(in crate::node) fn resolved(&mut self, query: QueryId, found: Result<Vec<IpAddr>, String>) {
+        let Some((id, address, attempt)) = self.take_query(query) else { return };
+        let Attempt::Resolving { family, port, peer, .. } = attempt else { return };
+        let most = self.dialing.config.addresses;
+        let fit =
+            found.map(|ips| ips.into_iter().filter(|ip| family.takes(ip)).take(most).collect::<Vec<_>>());
+        let places: Vec<_> = match fit {
+            Ok(ips) if ips.is_empty() => {
+                return self.unresolved(id, address, "no address of that family".into());
+            }
+            Ok(ips) => ips.into_iter().map(|ip| address::quic_v1(SocketAddr::new(ip, port))).collect(),
+            Err(error) => return self.unresolved(id, address, error),
+        };
+        self.go_on_with(id, places, peer, 0);
+    }
+
+    /// The texts published under a name, some of which are addresses (`dnsaddr=...`).
+    pub(in crate::node) fn resolved_text(&mut self, query: QueryId, found: Result<Vec<String>, String>) {
+        let Some((id, address, attempt)) = self.take_query(query) else { return };
+        let Attempt::Listing { peer, depth, .. } = attempt else { return };
+        let texts = match found {
+            Ok(texts) => texts,
+            Err(error) => return self.unresolved(id, address, error),
+        };
+        if depth + 1 >= MAX_DEPTH {
+            self.counters.add("dial.refused.dnsaddr_depth", 1);
+            return self.unresolved(id, address, format!("more than {MAX_DEPTH} lists lead to each other"));
+        }
+        let Some(job) = self.dialing.jobs.get_mut(id) else { return };
+        let listed = texts.iter().filter_map(|text| text.strip_prefix("dnsaddr=")?.parse::<Multiaddr>().ok());
+        // What the dialled address ends in is a filter: all others belong to somebody else.
+        let ours = listed.filter(|found| peer.is_none() || address::split_peer(found).1 == peer);
+        let places: Vec<_> = ours.take(MAX_LISTED - job.listed.min(MAX_LISTED)).collect();
+        job.listed += places.len();
+        if places.is_empty() {
+            return self.unresolved(id, address, "no address of that peer is published".into());
+        }
+        self.go_on_with(id, places, peer, depth + 1);
+    }
+
+    /// What a name led to is tried next.
+    fn go_on_with(&mut self, id: JobId, places: Vec<Multiaddr>, peer: Option<PeerId>, depth: usize) {
+        let candidate = |address| Candidate { address, worth: Worth::Vouched, is_named: true };
+        let mut failed = Vec::new();
+        let targets = self.in_order(places.into_iter().map(candidate).collect(), peer, &mut failed);
+        let Some(job) = self.dialing.jobs.get_mut(id) else { return };
+        job.failed.append(&mut failed);
+        for (mut target, gap) in targets.into_iter().rev() {
+            if let Target::List { depth: level, .. } = &mut target {
+                *level = depth;
+            }
+            job.waiting.push_front((target, gap));
+        }
+        self.next_attempt(id);
+    }
+
+    fn unresolved(&mut self, id: JobId, address: Multiaddr, why: String) {
+        if let Some(job) = self.dialing.jobs.get_mut(id) {
+            job.failed.push((address, AttemptError::Unresolved(why)));
+        }
+        self.next_attempt(id);
+    }
+
+    fn take_query(&mut self, query: QueryId) -> Option<(JobId, Multiaddr, Attempt)> {
+        let id = self.dialing.by_query.remove(&query)?;
+        let job = self.dialing.jobs.get_mut(id)?;
+        let at = job.running.iter().position(|(_, attempt)| match attempt {
+            Attempt::Resolving { query: asked, .. } | Attempt::Listing { query: asked, .. } => {
+                *asked == query
+            }
+            _ => false,
+        })?;
+        let (address, attempt) = job.running.remove(at);
+        Some((id, address, attempt))
+    }
+
+    /// A connection that we were dialling failed.
+    pub(in crate::node) fn quic_attempt_failed(&mut self, id: JobId, quic: QuicId, reason: CloseReason) {
+        let Some(job) = self.dialing.jobs.get_mut(id) else { return };
+        let is_it = |(_, attempt): &(_, Attempt)| matches!(attempt, Attempt::Quic(q) if *q == quic);
+        let Some(at) = job.running.iter().position(is_it) else { return };
+        let (address, _) = job.running.remove(at);
+        let (place, named) = address::split_peer(&address);
+        let peer = named.or(job.peer);
+        job.failed.push((address, AttemptError::Failed(reason.clone())));
+        self.dialing.record(&place, reason != CloseReason::TimedOut);
+        if let Some(peer) = peer {
+            if matches!(reason, CloseReason::WrongPeer { .. }) {
+                self.peerstore.remove_address(self.now, peer, &place);
+            }
+            self.peerstore.unreachable(&peer, &place);
+            self.dialing.backoff.address_failed(peer, place, self.now);
+        }
+        self.after_failure(id);
+    }
+
+    /// The relay client could not make a connection through a circuit.
+    pub(in crate::node) fn circuit_attempt_failed(&mut self, token: Token, error: DialError) {
+        let Some(id) = self.dialing.take_token(token) else { return };
+        let Some(job) = self.dialing.jobs.get_mut(id) else { return };
+        job.running.retain(|(_, attempt)| !matches!(attempt, Attempt::Circuit(t) if *t == token));
+        job.failed.extend(error.attempts);
+        self.after_failure(id);
+    }
+
+    /// The next address is tried at once, but for a circuit while there is hope to do without.
+    fn after_failure(&mut self, id: JobId) {
+        let Some(job) = self.dialing.jobs.get(id) else { return };
+        let has_hope = job.running.iter().any(|(_, attempt)| !matches!(attempt, Attempt::Circuit(_)));
+        if has_hope && job.waiting.front().is_some_and(|(target, _)| target.is_circuit()) {
+            return self.arm(id);
+        }
+        self.next_attempt(id);
+    }
+}

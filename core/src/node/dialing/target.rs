@@ -1,0 +1,124 @@
+//! What an address says to do.
+
+use std::net::SocketAddr;
+
+use libp2p_identity::PeerId;
+use multiaddr::{Multiaddr, Protocol};
+use peerless_proto::address::{self, CircuitAddr};
+
+use crate::{
+    event::{AttemptError, Family},
+    protocols::relay::client::any_relay,
+};
+
+/// Where to try.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    Direct {
+        address: Multiaddr,
+        remote: SocketAddr,
+        peer: Option<PeerId>,
+    },
+    /// A host name.
+    Name {
+        address: Multiaddr,
+        name: String,
+        family: Family,
+        port: u16,
+        peer: Option<PeerId>,
+    },
+    /// A name under which addresses are published.
+    List {
+        address: Multiaddr,
+        name: String,
+        peer: Option<PeerId>,
+        /// How many such lists led here.
+        depth: usize,
+    },
+    Circuit {
+        address: Multiaddr,
+    },
+}
+
+impl Target {
+    /// What to do with an address, in a dial to `expected` by `own`.
+    pub(super) fn parse(
+        address: &Multiaddr,
+        expected: Option<PeerId>,
+        own: PeerId,
+    ) -> Result<Self, AttemptError> {
+        let unsupported = |error: &dyn std::fmt::Display| AttemptError::Unsupported(error.to_string());
+        let check = |named: Option<PeerId>| match (expected, named) {
+            (Some(expected), Some(found)) if expected != found => {
+                Err(AttemptError::OtherPeer { expected, found })
+            }
+            (expected, named) if expected.or(named) == Some(own) => Err(AttemptError::Own),
+            (expected, named) => Ok(expected.or(named)),
+        };
+        if let Some(named) = any_relay(address) {
+            check(Some(named))?;
+            return Ok(Self::Circuit { address: address.clone() });
+        }
+        if address::is_circuit(address) {
+            let circuit = CircuitAddr::parse(address).map_err(|error| unsupported(&error))?;
+            let peer = check(circuit.target)?.ok_or(unsupported(&"the circuit address names no target"))?;
+            let address = circuit.relay_with_peer().with(Protocol::P2pCircuit).with(Protocol::P2p(peer));
+            return Ok(Self::Circuit { address });
+        }
+        let (place, named) = address::split_peer(address);
+        if let Some(name) = listed_name(&place) {
+            return Ok(Self::List { address: address.clone(), name, peer: check(named)?, depth: 0 });
+        }
+        if let Some((name, family, port)) = named_host(&place) {
+            let peer = check(named)?;
+            return Ok(Self::Name { address: address.clone(), name, family, port, peer });
+        }
+        let (remote, peer) = address::parse_quic_v1(address).map_err(|error| unsupported(&error))?;
+        Ok(Self::Direct { address: address.clone(), remote, peer: check(peer)? })
+    }
+
+    pub(super) fn address(&self) -> &Multiaddr {
+        match self {
+            Self::Direct { address, .. }
+            | Self::Name { address, .. }
+            | Self::List { address, .. }
+            | Self::Circuit { address } => address,
+        }
+    }
+
+    /// Who must be there.
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        match self {
+            Self::Direct { peer, .. } | Self::Name { peer, .. } | Self::List { peer, .. } => *peer,
+            Self::Circuit { address } => address::split_peer(address).1,
+        }
+    }
+
+    pub(super) fn is_circuit(&self) -> bool {
+        matches!(self, Self::Circuit { .. })
+    }
+}
+
+/// `/dnsaddr/NAME`.
+fn listed_name(place: &Multiaddr) -> Option<String> {
+    let mut parts = place.iter();
+    match (parts.next()?, parts.next()) {
+        (Protocol::Dnsaddr(name), None) => Some(name.into_owned()),
+        _ => None,
+    }
+}
+
+/// `/dns|dns4|dns6/NAME/udp/PORT/quic-v1`.
+fn named_host(place: &Multiaddr) -> Option<(String, Family, u16)> {
+    let mut parts = place.iter();
+    let (name, family) = match parts.next()? {
+        Protocol::Dns(name) => (name, Family::Any),
+        Protocol::Dns4(name) => (name, Family::V4),
+        Protocol::Dns6(name) => (name, Family::V6),
+        _ => return None,
+    };
+    match (parts.next()?, parts.next()?, parts.next()) {
+        (Protocol::Udp(port), Protocol::QuicV1, None) => Some((name.into_owned(), family, port)),
+        _ => None,
+    }
+}

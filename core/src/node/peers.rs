@@ -1,0 +1,94 @@
+//! What the node learns of other peers, and where it puts it.
+
+use std::time::Duration;
+
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+
+use crate::{
+    ids::ConnectionId,
+    node::Node,
+    peerstore::Source,
+    protocols::identify,
+    swarm::table::{ConnectionInfo, Direction},
+    time::Instant,
+};
+
+impl Node {
+    /// Remembers addresses of a peer, for `ttl` or for good. A `/p2p` at their end must be the peer's; others are left
+    /// out. Returns how many are new.
+    pub fn add_peer_addresses(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        addresses: &[Multiaddr],
+        ttl: Option<Duration>,
+    ) -> usize {
+        self.advance(now);
+        self.learn_addresses(peer, addresses, Source::Embedder, ttl)
+    }
+
+    /// Forgets where a peer is reached and what it speaks.
+    pub fn forget_peer(&mut self, now: Instant, peer: PeerId) {
+        self.advance(now);
+        self.peerstore.forget(self.now, peer);
+        self.dialing.backoff.renew(&peer);
+    }
+
+    pub(super) fn learn_addresses(
+        &mut self,
+        peer: PeerId,
+        addresses: &[Multiaddr],
+        source: Source,
+        ttl: Option<Duration>,
+    ) -> usize {
+        let new = self.peerstore.add(self.now, peer, addresses, source, ttl);
+        if new > 0 {
+            self.dialing.backoff.renew(&peer);
+            self.auto_connect.discovered(self.now);
+        }
+        new
+    }
+
+    /// Identify told what a peer is; `record` is the number of the signed record that its addresses come from.
+    pub(super) fn learn(&mut self, peer: PeerId, info: &identify::Info, record: Option<u64>) {
+        let ttl = self.peerstore.config().identify_ttl;
+        let new = match record {
+            Some(number) => {
+                let taken = self.peerstore.add_record(self.now, peer, number, &info.listen_addresses, ttl);
+                taken.unwrap_or_else(|_| {
+                    self.counters.add("peerstore.refused.record", 1);
+                    0
+                })
+            }
+            None => self.peerstore.add(self.now, peer, &info.listen_addresses, Source::Identify, Some(ttl)),
+        };
+        if new > 0 {
+            self.dialing.backoff.renew(&peer);
+        }
+        self.peerstore.set_protocols(self.now, peer, &info.protocols);
+    }
+
+    /// A connection is there.
+    pub(super) fn settle_in(&mut self, connection: ConnectionId) {
+        let Some(info) = self.connections.get(connection) else { return };
+        let (peer, remote) = (info.peer, info.remote.clone());
+        let dialled = (info.direction == Direction::Outbound && info.relayed.is_none()).then_some(remote);
+        self.peerstore.connected(self.now, peer, dialled.as_ref());
+        if let Some(address) = &dialled {
+            self.dialing.record(address, true);
+        }
+        self.dialing.backoff.succeeded(peer, dialled);
+        self.auto_connect.connected(&peer);
+        self.settle_duplicates(connection);
+    }
+
+    /// A connection is gone.
+    pub(super) fn left_behind(&mut self, info: &ConnectionInfo) {
+        self.peerstore.disconnected(self.now, info.peer);
+        self.reinstate(info);
+        if self.connections.of(&info.peer).is_empty() {
+            self.auto_connect.disconnected(self.now, info.peer);
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! What is known of other peers: where they are reached, for how long that holds and who says so, what they speak, how
+//! far away they are. Bounded per peer and in all; what is least useful makes room.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use peerless_proto::address::{self, MAX_ADDR_LEN};
+
+use crate::{behaviour::ProtocolName, time::Instant};
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerstoreConfig {
+    /// Most peers (py-libp2p: 10,000 records). Those that are connected or protected are kept, the others make room.
+    pub peers: usize,
+    /// Most addresses of one peer.
+    pub addresses: usize,
+    /// Most protocols of one peer.
+    pub protocols: usize,
+    /// How long what identify told is believed (py-libp2p: 2 h).
+    pub identify_ttl: Duration,
+    /// How long an address is believed after it led to the peer (go-libp2p: 15 min after the connection; here from its
+    /// beginning, and again at its end).
+    pub reached_ttl: Duration,
+}
+
+impl Default for PeerstoreConfig {
+    fn default() -> Self {
+        Self {
+            peers: 10_000,
+            addresses: 64,
+            protocols: 256,
+            identify_ttl: Duration::from_secs(2 * 3600),
+            reached_ttl: Duration::from_secs(1800),
+        }
+    }
+}
+
+/// Who says that a peer is reached at an address; those that weigh more are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Source {
+    /// Somebody else.
+    Heard,
+    /// The peer, over an authenticated connection (identify).
+    Identify,
+    /// The peer, in a signed record.
+    Certified,
+    /// The embedder.
+    Embedder,
+}
+
+/// An address of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Where, without the peer's `/p2p`.
+    pub address: Multiaddr,
+    /// Who says so; the weightiest of several.
+    pub source: Source,
+    /// Until when it is believed; [`Instant::FAR_FUTURE`] is for good.
+    pub expires: Instant,
+    /// When it last led to the peer.
+    pub reached: Option<Instant>,
+}
+
+/// Why a signed record was not taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// A newer one is known.
+    #[error("record {given} is older than record {known}, which is known")]
+    Old {
+        /// Its sequence number.
+        given: u64,
+        /// The sequence number of the one that is known.
+        known: u64,
+    },
+    /// Another one with the same sequence number is known: the peer, or somebody with its key, says two things.
+    #[error("another record {0} is known, with other addresses")]
+    Conflict(u64),
+    /// The store is full of peers that are connected or protected.
+    #[error("the peerstore is full of connected and protected peers")]
+    Full,
+}
+
+/// What is known of one peer.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Entry {
+    addresses: Vec<PeerAddress>,
+    /// The newest signed record: its number, and its addresses in order.
+    record: Option<(u64, Vec<Multiaddr>)>,
+    protocols: Vec<ProtocolName>,
+    latency: Option<Duration>,
+    connections: usize,
+    is_protected: bool,
+    /// When something was last learnt of it, or it was last connected.
+    touched: Instant,
+}
+
+/// How useful a peer that may be forgotten is: whether it was ever reached, and how lately it was heard of.
+type Use = (bool, Instant, PeerId);
+
+/// All that is known of other peers.
+#[derive(Clone, Debug)]
+pub struct Peerstore {
+    config: PeerstoreConfig,
+    peers: BTreeMap<PeerId, Entry>,
+    /// The peers that may be forgotten, the least useful first.
+    order: BTreeSet<Use>,
+    addresses: usize,
+}
+
+impl Peerstore {
+    /// An empty one.
+    pub fn new(config: PeerstoreConfig) -> Self {
+        Self { config, peers: BTreeMap::new(), order: BTreeSet::new(), addresses: 0 }
+    }
+
+    /// Its bounds.
+    pub fn config(&self) -> &PeerstoreConfig {
+        &self.config
+    }
+
+    /// Takes note of addresses, each for `ttl` (`None`: for good) from `now`. One that is known is believed until the
+    /// later of both. A `/p2p` of the peer at the end is cut off; addresses that name another peer, and oversized ones,
+    /// are left out. Returns how many are new.
+    pub fn add(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        addresses: &[Multiaddr],
+        source: Source,
+        ttl: Option<Duration>,
+    ) -> usize {
+        let expires = ttl.map_or(Instant::FAR_FUTURE, |ttl| now + ttl);
+        let addresses: Vec<_> = addresses.iter().filter_map(|address| usable(address, peer)).collect();
+        if addresses.is_empty() || expires <= now {
+            return 0;
+        }
+        let most = self.config.addresses;
+        self.update(now, peer, |entry| {
+            addresses.into_iter().map(|address| usize::from(entry.add(address, source, expires, most))).sum()
+        })
+        .unwrap_or(0)
+    }
+
+    /// Takes a signed record over, whose signature and peer have been checked: its addresses replace those of the record
+    /// before. The same record again makes them last longer. Returns how many addresses are new.
+    ///
+    /// # Errors
+    /// If the record is older than the one that is known, or says something else under the same number.
+    pub fn add_record(
+        &mut self,
+        now: Instant,
+        peer: PeerId,
+        number: u64,
+        addresses: &[Multiaddr],
+        ttl: Duration,
+    ) -> Result<usize, RecordError> {
+        let mut listed: Vec<_> = addresses.iter().filter_map(|address| usable(address, peer)).collect();
+        listed.sort();
+        listed.dedup();
+        if let Some((known, same)) = self.peers.get(&peer).and_then(|entry| entry.record.as_ref()) {
+            if *known > number {
+                return Err(RecordError::Old { given: number, known: *known });
+            }
+            if *known == number && *same != listed {
+                return Err(RecordError::Conflict(number));
+            }
+        }
+        let (most, expires) = (self.config.addresses, now + ttl);
+        self.update(now, peer, |entry| {
+            let is_out =
+                |known: &PeerAddress| known.source == Source::Certified && !listed.contains(&known.address);
+            entry.addresses.retain(|known| !is_out(known));
+            let before: Vec<_> = entry.addresses.iter().map(|known| known.address.clone()).collect();
+            for address in &listed {
+                entry.add(address.clone(), Source::Certified, expires, most);
+            }
+            entry.record = Some((number, listed));
+            entry.addresses.iter().filter(|known| !before.contains(&known.address)).count()
+        })
+        .ok_or(RecordError::Full)
+    }
+
+    /// Takes note of what a peer speaks, in place of what it spoke before.
+    pub fn set_protocols(&mut self, now: Instant, peer: PeerId, protocols: &[ProtocolName]) {
+        let most = self.config.protocols;
+        self.update(now, peer, |entry| entry.protocols = protocols.iter().take(most).cloned().collect());
+    }
+
+    /// Takes a measured round-trip time into the average, with a weight of a tenth.
+    pub fn measured(&mut self, now: Instant, peer: PeerId, rtt: Duration) {
+        self.update(now, peer, |entry| {
+            entry.latency = Some(entry.latency.map_or(rtt, |average| average * 9 / 10 + rtt / 10));
+        });
+    }
+
+    /// A connection to a peer is there: at `address`, if we dialled it. The peer is kept while it is connected.
+    pub fn connected(&mut self, now: Instant, peer: PeerId, address: Option<&Multiaddr>) {
+        let (most, expires) = (self.config.addresses, now + self.config.reached_ttl);
+        let address = address.and_then(|address| usable(address, peer));
+        self.update(now, peer, |entry| {
+            entry.connections += 1;
+            let Some(address) = address else { return };
+            entry.add(address.clone(), Source::Heard, expires, most);
+            if let Some(known) = entry.addresses.iter_mut().find(|known| known.address == address) {
+                known.reached = Some(now);
+            }
+        });
+    }
+
+    /// A connection has ended. Addresses that had led to the peer are believed a while longer.
+    pub fn disconnected(&mut self, now: Instant, peer: PeerId) {
+        if !self.peers.contains_key(&peer) {
+            return;
+        }
+        let expires = now + self.config.reached_ttl;
+        self.update(now, peer, |entry| {
+            entry.connections = entry.connections.saturating_sub(1);
+            for known in entry.addresses.iter_mut().filter(|known| known.reached.is_some()) {
+                known.expires = known.expires.max(expires);
+            }
+        });
+    }
+
+    /// A dial of an address failed: it does not count as reached any more.
+    pub fn unreachable(&mut self, peer: &PeerId, address: &Multiaddr) {
+        let Some(entry) = self.peers.get_mut(peer) else { return };
+        let had_place = self.order.remove(&entry.usefulness(*peer));
+        if let Some(known) = entry.addresses.iter_mut().find(|known| known.address == *address) {
+            known.reached = None;
+        }
+        if had_place {
+            self.order.insert(entry.usefulness(*peer));
+        }
+    }
+
+    /// Keeps a peer, or no longer, however full the store is.
+    pub fn protect(&mut self, now: Instant, peer: PeerId, is_protected: bool) {
+        if is_protected || self.peers.contains_key(&peer) {
+            self.update(now, peer, |entry| entry.is_protected = is_protected);
+        }
+    }
+
+    /// The addresses of a peer that are believed: those that led there first, the latest foremost; then by source.
+    pub fn addresses(&self, now: Instant, peer: &PeerId) -> Vec<&PeerAddress> {
+        let Some(entry) = self.peers.get(peer) else { return Vec::new() };
+        let mut addresses: Vec<_> =
+            entry.addresses.iter().filter(|known| entry.believes(known, now)).collect();
+        addresses.sort_by_key(|known| std::cmp::Reverse((known.reached, known.source)));
+        addresses
+    }
+
+    /// What a peer speaks, if it said so.
+    pub fn protocols(&self, peer: &PeerId) -> &[ProtocolName] {
+        self.peers.get(peer).map_or(&[], |entry| &entry.protocols)
+    }
+
+    /// How far away a peer is, on average.
+    pub fn latency(&self, peer: &PeerId) -> Option<Duration> {
+        self.peers.get(peer)?.latency
+    }
+
+    /// The number of the newest signed record of a peer.
+    pub fn record(&self, peer: &PeerId) -> Option<u64> {
+        Some(self.peers.get(peer)?.record.as_ref()?.0)
+    }
+
+    /// The peers that have an address that is believed, by PeerId.
+    pub fn peers(&self, now: Instant) -> impl Iterator<Item = PeerId> + '_ {
+        let is_known = move |(_, entry): &(&PeerId, &Entry)| {
+            entry.addresses.iter().any(|known| entry.believes(known, now))
+        };
+        self.peers.iter().filter(is_known).map(|(peer, _)| *peer)
+    }
+
+    /// Forgets an address. Returns whether it was known.
+    pub fn remove_address(&mut self, now: Instant, peer: PeerId, address: &Multiaddr) -> bool {
+        let Some(address) = usable(address, peer).filter(|_| self.peers.contains_key(&peer)) else {
+            return false;
+        };
+        self.update(now, peer, |entry| {
+            let before = entry.addresses.len();
+            entry.addresses.retain(|known| known.address != address);
+            entry.addresses.len() < before
+        })
+        .unwrap_or(false)
+    }
+
+    /// Forgets a peer, unless it is connected or protected: then only its addresses. Returns whether it was known.
+    pub fn forget(&mut self, now: Instant, peer: PeerId) -> bool {
+        let is_known = self.peers.contains_key(&peer);
+        if is_known {
+            self.update(now, peer, |entry| {
+                *entry = Entry {
+                    connections: entry.connections,
+                    is_protected: entry.is_protected,
+                    ..Entry::default()
+                };
+            });
+        }
+        if self.peers.get(&peer).is_some_and(|entry| !entry.is_kept()) {
+            self.remove(peer);
+        }
+        is_known
+    }
+
+    /// Number of peers of which anything is known.
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether nothing is known of anybody.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Number of addresses held, expired ones included.
+    pub fn address_count(&self) -> usize {
+        self.addresses
+    }
+
+    /// Changes the entry of a peer, made if there is none. `None` if there is no room for one.
+    fn update<R>(&mut self, now: Instant, peer: PeerId, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        if !self.peers.contains_key(&peer) && !self.make_room() {
+            return None;
+        }
+        let entry = self.peers.entry(peer).or_default();
+        self.order.remove(&entry.usefulness(peer));
+        let before = entry.addresses.len();
+        entry.touched = entry.touched.max(now);
+        entry.expire(now);
+        let result = change(entry);
+        self.addresses = self.addresses + entry.addresses.len() - before;
+        if !entry.is_kept() {
+            self.order.insert(entry.usefulness(peer));
+        }
+        Some(result)
+    }
+
+    fn make_room(&mut self) -> bool {
+        while self.peers.len() >= self.config.peers {
+            let Some((_, _, least)) = self.order.first().copied() else { return false };
+            self.remove(least);
+        }
+        true
+    }
+
+    fn remove(&mut self, peer: PeerId) {
+        if let Some(entry) = self.peers.remove(&peer) {
+            self.order.remove(&entry.usefulness(peer));
+            self.addresses -= entry.addresses.len();
+        }
+    }
+}
+
+impl Entry {
+    fn is_kept(&self) -> bool {
+        self.connections > 0 || self.is_protected
+    }
+
+    /// What led to the peer holds while it is connected.
+    fn believes(&self, known: &PeerAddress, now: Instant) -> bool {
+        known.expires > now || (self.connections > 0 && known.reached.is_some())
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let addresses = std::mem::take(&mut self.addresses);
+        self.addresses = addresses.into_iter().filter(|known| self.believes(known, now)).collect();
+    }
+
+    fn usefulness(&self, peer: PeerId) -> Use {
+        (self.addresses.iter().any(|known| known.reached.is_some()), self.touched, peer)
+    }
+
+    /// Returns whether the address is new.
+    fn add(&mut self, address: Multiaddr, source: Source, expires: Instant, most: usize) -> bool {
+        if let Some(known) = self.addresses.iter_mut().find(|known| known.address == address) {
+            known.source = known.source.max(source);
+            known.expires = known.expires.max(expires);
+            return false;
+        }
+        let new = PeerAddress { address, source, expires, reached: None };
+        if self.addresses.len() >= most {
+            // What weighs least, and of that what ends first, makes room for what weighs as much or more.
+            let weight = |known: &PeerAddress| (known.reached.is_some(), known.source, known.expires);
+            let least = (0..self.addresses.len()).min_by_key(|at| weight(&self.addresses[*at]));
+            match least.filter(|at| weight(&self.addresses[*at]) <= weight(&new)) {
+                Some(at) => self.addresses.remove(at),
+                None => return false,
+            };
+        }
+        self.addresses.push(new);
+        true
+    }
+}
+
+/// The address without the peer's `/p2p`; `None` if it names another peer, says nothing or is too long. The target of a
+/// circuit goes as well: the peer is known.
+fn usable(address: &Multiaddr, peer: PeerId) -> Option<Multiaddr> {
+    let (rest, named) = address::split_peer(address);
+    let is_fit = named.is_none_or(|named| named == peer) && !rest.is_empty() && rest.len() <= MAX_ADDR_LEN;
+    is_fit.then_some(rest)
+}
+
+#[cfg(test)]
+mod tests;
