@@ -361,3 +361,29 @@ fn run_json_seed(seed: u64) -> Value {
     let output = run(&format!("--json --seed {seed} id"));
     serde_json::from_slice::<Value>(&output.stdout).unwrap()["peer"].clone()
 }
+
+#[test]
+fn a_configuration_file_is_obeyed_and_a_wrong_one_is_refused_before_anything_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, identity) = (directory.path().join("peerless.toml"), directory.path().join("identity"));
+    let arguments = format!("--config {} --identity {}", file.display(), identity.display());
+    let listen = "listen --listen /ip4/127.0.0.1/udp/0/quic-v1";
+    for (text, words) in [
+        ("[limits]\nper_iP = 3", "line 2: unknown field `per_iP`"),
+        ("[pruner]\nlow_water = 9999", "pruner.low_water must not be above pruner.high_water"),
+        ("[gate]\ndeny = [\"10.0.0.0/99\"]", "is no entry"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let output = run(&format!("{arguments} {listen}"));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+        assert!(!identity.exists());
+    }
+    fs::write(&file, "[gate]\ndeny = [\"127.0.0.0/8\"]").unwrap();
+    let target = Peerless::start("--ephemeral listen --listen /ip4/127.0.0.1/udp/0/quic-v1");
+    let output = run(&format!("--ephemeral --config {} ping -c 1 {}", file.display(), target.address()));
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("denied: the network 127.0.0.0/8 is denied"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}

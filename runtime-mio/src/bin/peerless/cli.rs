@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use multiaddr::Protocol;
 use peerless_core::{Multiaddr, PeerId, protocols::relay::limits::Rate};
 use peerless_proto::address;
+use serde::Deserialize;
+
+use crate::settings::flag;
 
 /// Peer-to-peer connectivity on libp2p's wire: relay, be reached through one, and try what works.
 #[derive(Debug, Parser)]
@@ -36,6 +39,9 @@ pub(crate) struct Common {
     /// Security offered over circuits (default: tls,noise)
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',')]
     pub(crate) security: Vec<SecurityName>,
+    /// TOML file with limits, the gate and pruning; flags win over it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Log to stderr; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -157,7 +163,8 @@ pub(crate) enum Preset {
 }
 
 /// Single limits, where they are not as in the preset.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Limits, 0 for none (in parentheses the public preset)")]
 pub(crate) struct LimitArgs {
     /// Peers that may hold a reservation (128)
@@ -174,9 +181,11 @@ pub(crate) struct LimitArgs {
     pub(crate) max_reservations_per_v6_48: Option<usize>,
     /// How often a peer may reserve: so many at once, and one more after each TIME (30/2m)
     #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "flag::rate")]
     pub(crate) reservation_rate: Option<Rate>,
     /// The same for all peers from one IP address (60/1m)
     #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "flag::rate")]
     pub(crate) reservation_rate_per_ip: Option<Rate>,
     /// Circuits at a time (1024)
     #[arg(long, value_name = "N", value_parser = limit)]
@@ -189,25 +198,56 @@ pub(crate) struct LimitArgs {
     pub(crate) max_circuits_per_ip: Option<usize>,
     /// How often a peer may ask for a circuit (30/2m)
     #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "flag::rate")]
     pub(crate) circuit_rate: Option<Rate>,
     /// The same for all peers from one IP address (60/1m)
     #[arg(long, value_name = "N/TIME", value_parser = rate)]
+    #[serde(deserialize_with = "flag::rate")]
     pub(crate) circuit_rate_per_ip: Option<Rate>,
     /// How long a circuit may last (2m)
     #[arg(long, value_name = "TIME", value_parser = time)]
+    #[serde(deserialize_with = "flag::time")]
     pub(crate) circuit_duration: Option<Duration>,
     /// Bytes that a circuit may carry in each direction (128KiB)
     #[arg(long, value_name = "BYTES", value_parser = size)]
+    #[serde(deserialize_with = "flag::size")]
     pub(crate) circuit_bytes: Option<u64>,
     /// Bytes per second that a circuit may carry in each direction (0)
     #[arg(long, value_name = "BYTES", value_parser = size)]
+    #[serde(deserialize_with = "flag::size")]
     pub(crate) circuit_byte_rate: Option<u64>,
     /// How long a circuit may carry nothing (0)
     #[arg(long, value_name = "TIME", value_parser = time)]
+    #[serde(deserialize_with = "flag::time")]
     pub(crate) circuit_idle: Option<Duration>,
     /// Bytes per second that all circuits together may carry (0)
     #[arg(long, value_name = "BYTES", value_parser = size)]
+    #[serde(deserialize_with = "flag::size")]
     pub(crate) relay_byte_rate: Option<u64>,
+}
+
+impl LimitArgs {
+    /// These, and the others' where these say nothing.
+    pub(crate) fn or(self, others: Self) -> Self {
+        Self {
+            max_reservations: self.max_reservations.or(others.max_reservations),
+            max_reservations_per_ip: self.max_reservations_per_ip.or(others.max_reservations_per_ip),
+            max_reservations_per_v6_56: self.max_reservations_per_v6_56.or(others.max_reservations_per_v6_56),
+            max_reservations_per_v6_48: self.max_reservations_per_v6_48.or(others.max_reservations_per_v6_48),
+            reservation_rate: self.reservation_rate.or(others.reservation_rate),
+            reservation_rate_per_ip: self.reservation_rate_per_ip.or(others.reservation_rate_per_ip),
+            max_circuits: self.max_circuits.or(others.max_circuits),
+            max_circuits_per_peer: self.max_circuits_per_peer.or(others.max_circuits_per_peer),
+            max_circuits_per_ip: self.max_circuits_per_ip.or(others.max_circuits_per_ip),
+            circuit_rate: self.circuit_rate.or(others.circuit_rate),
+            circuit_rate_per_ip: self.circuit_rate_per_ip.or(others.circuit_rate_per_ip),
+            circuit_duration: self.circuit_duration.or(others.circuit_duration),
+            circuit_bytes: self.circuit_bytes.or(others.circuit_bytes),
+            circuit_byte_rate: self.circuit_byte_rate.or(others.circuit_byte_rate),
+            circuit_idle: self.circuit_idle.or(others.circuit_idle),
+            relay_byte_rate: self.relay_byte_rate.or(others.relay_byte_rate),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -364,7 +404,7 @@ fn limit(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "a whole number is needed, 0 for no limit".into())
 }
 
-fn rate(text: &str) -> Result<Rate, String> {
+pub(crate) fn rate(text: &str) -> Result<Rate, String> {
     const RIGHT: &str =
         "a rate is how many at once and after which time one more, like 30/2m; 0 for no limit";
     if text == "0" {
@@ -385,7 +425,7 @@ fn streams(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "a number from 1 to 256 is needed".into())
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
     scaled(text, &units)
         .ok_or_else(|| "a size is a whole number of bytes, or one followed by KiB, MiB or GiB".into())
@@ -397,7 +437,7 @@ fn record_size(text: &str) -> Result<u64, String> {
     if (1..=max).contains(&bytes) { Ok(bytes) } else { Err(format!("a record has 1 to {max} bytes")) }
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     // In milliseconds. `ms` before `s` and `m`, as the first that matches is taken.
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("", 1000)];
     let millis = scaled(text, &units);

@@ -15,6 +15,7 @@ mod relay;
 mod rendezvous;
 mod report;
 mod session;
+mod settings;
 mod store;
 
 use cli::{Cli, Command, NoCommand};

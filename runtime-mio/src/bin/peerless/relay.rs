@@ -10,6 +10,7 @@ use crate::{
     rendezvous,
     report::Reporter,
     session::{Session, Setup},
+    settings::Settings,
 };
 
 /// What stands on the wire for a reservation without an end.
@@ -20,9 +21,10 @@ pub(crate) fn run(common: &Common, args: &RelayArgs, report: Reporter) -> Result
     if !args.rendezvous && args.point != PointArgs::default() {
         return Err(Failure::Usage("--store and the limits of registrations need --rendezvous".into()));
     }
+    let settings = Settings::load(common.config.as_deref())?;
     let setup = Setup {
         listen: rendezvous::listen(&args.listen),
-        hop: Some(config(args)),
+        hop: Some(config(args, settings.relay)),
         rendezvous: if args.rendezvous { Some(rendezvous::config(&args.point)?) } else { None },
         store: args.point.store.clone(),
         metrics: args.metrics,
@@ -31,9 +33,9 @@ pub(crate) fn run(common: &Common, args: &RelayArgs, report: Reporter) -> Result
     Session::open(common, setup, report)?.serve(|_, _| {})
 }
 
-fn config(args: &RelayArgs) -> hop::Config {
+fn config(args: &RelayArgs, file: LimitArgs) -> hop::Config {
     let reservation_ttl = if args.reservation_ttl.is_zero() { A_YEAR } else { args.reservation_ttl };
-    hop::Config { reservation_ttl, ..limits(args.preset, &args.limits).into() }
+    hop::Config { reservation_ttl, ..limits(args.preset, &args.limits.clone().or(file)).into() }
 }
 
 fn limits(preset: Preset, args: &LimitArgs) -> RelayLimits {

@@ -12,6 +12,7 @@ use peerless_core::{
         relay::{
             client::{AutoRelay, When},
             hop,
+            limits::RelayLimits,
         },
         rendezvous,
     },
@@ -27,6 +28,7 @@ use crate::{
     cli::{Common, SecurityName, shape},
     identity, metrics,
     report::{Line, Reporter},
+    settings::Settings,
     store::Store,
 };
 
@@ -68,14 +70,14 @@ pub(crate) struct Session {
 impl Session {
     /// Makes the node, and has SIGINT and SIGTERM shut it down.
     pub(crate) fn open(common: &Common, setup: Setup, report: Reporter) -> Result<Self, Failure> {
+        // First, so that nothing is made or written if it is wrong.
+        let swarm = swarm(common, &setup)?;
         let identity = identity::load(common)?;
         let me = identity.peer();
         let store = setup.store.as_deref().map(Store::open).transpose()?;
         let mut config = node::Config::new(identity);
         config.accept_inbound = !setup.listen.is_empty();
-        if let Some(hop) = &setup.hop {
-            config.swarm = SwarmConfig::for_relay(&hop.limits);
-        }
+        config.swarm = swarm;
         config.hop = setup.hop;
         config.rendezvous_server = setup.rendezvous;
         config.storage = store.is_some();
@@ -203,6 +205,18 @@ fn ask_store(store: Option<&Sender<StorageRequest>>, event: &Event) {
     if store.send(request.clone()).is_err() {
         tracing::error!("the store's thread is gone");
     }
+}
+
+/// Room for those whom the node serves, changed by what the file says.
+fn swarm(common: &Common, setup: &Setup) -> Result<SwarmConfig, Failure> {
+    let mut swarm = match (&setup.hop, &setup.rendezvous) {
+        (Some(hop), _) => SwarmConfig::for_relay(&hop.limits),
+        // Whoever registers or asks does not stay long, but there are many of them.
+        (None, Some(_)) => SwarmConfig::for_relay(&RelayLimits::broad()),
+        (None, None) => SwarmConfig::default(),
+    };
+    Settings::load(common.config.as_deref())?.apply(&mut swarm)?;
+    Ok(swarm)
 }
 
 fn security(name: SecurityName) -> Security {
