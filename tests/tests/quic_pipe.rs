@@ -376,6 +376,23 @@ fn streams_are_granted_up_to_the_limit_and_again_when_they_end() {
 }
 
 #[test]
+fn more_streams_are_granted_as_they_are_used() {
+    let (mut net, a, _) = Net::connected(Crypto::Plain, &Config::default());
+    let mut granted = Vec::new();
+    while granted.last() != Some(&0) {
+        net.run_for(SECOND);
+        let mut count = 0;
+        while let Ok(stream) = net.hosts[0].quic.open(net.now, a) {
+            net.hosts[0].quic.write(net.now, a, stream, &mut Bytes::from_static(b"x")).unwrap();
+            count += 1;
+        }
+        granted.push(count);
+    }
+    let all = Config::default().max_streams;
+    assert_eq!((granted[0], granted.iter().sum::<u32>()), (100, all), "{granted:?}");
+}
+
+#[test]
 fn a_new_port_keeps_the_connection_and_is_reported() {
     for crypto in BOTH {
         let (mut net, a, b) = Net::connected(crypto, &Config::default());

@@ -16,7 +16,8 @@ pub struct Config {
     /// How long nothing may come before we ask for a sign of life; `None` never asks. 15 s, which keeps the mapping of
     /// a usual NAT open.
     pub keep_alive: Option<Duration>,
-    /// How many streams a peer may have open at once on one connection. 1024.
+    /// How many streams a peer may have open at once on one connection. 1024. It is granted a hundred at first, and more
+    /// as it uses them: a stream that is granted takes memory whether it is used or not.
     pub max_streams: u32,
     /// How many bytes a peer may have under way on one stream, unread by us. 2 MiB.
     pub stream_window: u32,
@@ -35,6 +36,9 @@ pub struct Config {
     /// to them; above, they are asked to (Retry, RFC 9000 section 8.1.2). 1000.
     pub unvalidated_rate: u32,
 }
+
+/// Streams that a peer is granted at first: what fits a hash table of 128 places, of which quinn-proto has two.
+const FIRST_STREAMS: u32 = 100;
 
 /// What every path must pass, in bytes of UDP payload (RFC 9000 section 14).
 const MIN_MTU: u16 = 1200;
@@ -65,7 +69,7 @@ impl Config {
         mtu.upper_bound(self.max_mtu.max(MIN_MTU));
         let mut transport = TransportConfig::default();
         transport
-            .max_concurrent_bidi_streams(VarInt::from_u32(self.max_streams))
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.max_streams.min(FIRST_STREAMS)))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
             .keep_alive_interval(self.keep_alive)

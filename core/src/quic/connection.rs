@@ -85,6 +85,18 @@ impl Connection {
         congestion::open_window(&self.quinn);
     }
 
+    /// Grants the peer more streams, `most` at most, if it has more than a quarter of them open: early enough that those
+    /// it opens until it hears of it do not use up the rest. Returns whether it is to be told.
+    pub(super) fn grant_streams(&mut self, most: u32) -> bool {
+        let granted = self.quinn.max_concurrent_streams(Dir::Bi);
+        let is_short = 4 * self.quinn.streams().remote_open_streams(Dir::Bi) > granted;
+        if !is_short || granted >= u64::from(most) {
+            return false;
+        }
+        self.quinn.set_max_concurrent_streams(Dir::Bi, varint((2 * granted).min(most.into())));
+        true
+    }
+
     /// What has been read, and whether the peer is to be told of it.
     pub(super) fn read(&mut self, stream: u64, max: usize) -> (Result<Read, ReadError>, bool) {
         let Some(id) = bidirectional(stream) else { return (Err(ReadError::Gone), false) };

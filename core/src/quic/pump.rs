@@ -279,6 +279,9 @@ impl Quic {
                 while let Some(stream) = connection.quinn.streams().accept(Dir::Bi) {
                     report(stream.into(), StreamNote::Opened);
                 }
+                if connection.grant_streams(self.config.max_streams) {
+                    self.touch_output(id);
+                }
             }
             StreamEvent::Readable { id } => report(id.into(), StreamNote::Readable),
             StreamEvent::Writable { id } => report(id.into(), StreamNote::Writable),
