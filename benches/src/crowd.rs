@@ -82,12 +82,31 @@ impl Crowd {
         })
     }
 
+    /// A new identity.
+    pub fn identity(&mut self) -> Identity {
+        Identity::generate(&mut Rng::new(self.rng.bytes()))
+    }
+
     /// Adds a node with a new identity on a loopback socket. It serves these protocols, with so many streams per peer.
     ///
     /// # Errors
     /// No socket, or no certificate.
     pub fn add(&mut self, protocols: &[ProtocolName], inbound_per_peer: usize) -> io::Result<usize> {
-        let mut config = Config::new(Identity::generate(&mut Rng::new(self.rng.bytes())));
+        let identity = self.identity();
+        self.add_as(identity, protocols, inbound_per_peer)
+    }
+
+    /// The same, with this identity.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_as(
+        &mut self,
+        identity: Identity,
+        protocols: &[ProtocolName],
+        inbound_per_peer: usize,
+    ) -> io::Result<usize> {
+        let mut config = Config::new(identity);
         let protocol = |name: &ProtocolName| AppProtocol { name: name.clone(), inbound_per_peer };
         config.app_protocols = protocols.iter().map(protocol).collect();
         config.accept_inbound = inbound_per_peer > 0;

@@ -36,6 +36,28 @@ pub struct Given {
     examples: Option<PathBuf>,
 }
 
+impl Given {
+    /// Our command, built if it is not given.
+    ///
+    /// # Errors
+    /// If it does not build.
+    pub fn peerless(&self) -> Result<PathBuf, String> {
+        let build = |target: PathBuf| cargo("runtime-mio", &["--bin", "peerless"], &target, "peerless");
+        self.peerless.clone().map_or_else(|| build(target_dir()?), Ok)
+    }
+
+    /// rust-libp2p, built if it is not given.
+    ///
+    /// # Errors
+    /// If it does not build.
+    pub fn rust_peer(&self) -> Result<PathBuf, String> {
+        let args = ["--bin", "rust-peer"];
+        let build =
+            |target: PathBuf| cargo("tests/interop/rust", &args, &target.join("rust-peer"), "rust-peer");
+        self.rust_peer.clone().map_or_else(|| build(target_dir()?), Ok)
+    }
+}
+
 /// Where the programs are.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -65,27 +87,20 @@ impl Programs {
         let root = Path::new(ROOT);
         let release = target.join("release");
         let get = |given: &Option<PathBuf>, folder: &str, args: &[&str], target: &Path, place: &str| {
-            given.clone().map_or_else(|| cargo(&root.join(folder), args, target, place), Ok)
+            given.clone().map_or_else(|| cargo(folder, args, target, place), Ok)
         };
-        let rust = ["--bin", "rust-peer"];
         let (quinn, benches) = (["--bin", "quinn-peer"], ["-p", "peerless-benches", "--bins"]);
         let examples = ["-p", "peerless-tests", "--examples"];
         // The benches may be this very program, which was built with them.
         let crowd = release.join("crowd");
         if !crowd.exists() || !release.join("relay_memory").exists() {
-            cargo(root, &benches, &target, "crowd")?;
+            cargo("", &benches, &target, "crowd")?;
         }
         Ok(Self {
-            peerless: get(&given.peerless, "runtime-mio", &["--bin", "peerless"], &target, "peerless")?,
+            peerless: given.peerless()?,
             crowd,
             memory: release.join("relay_memory"),
-            rust_peer: get(
-                &given.rust_peer,
-                "tests/interop/rust",
-                &rust,
-                &target.join("rust-peer"),
-                "rust-peer",
-            )?,
+            rust_peer: given.rust_peer()?,
             go_peer: given.go_peer.clone().or_else(|| go(&root.join("tests/interop/go"), &target)),
             quinn_peer: get(
                 &given.quinn_peer,
@@ -105,11 +120,11 @@ fn target_dir() -> Result<PathBuf, String> {
     me.ancestors().nth(2).map(Path::to_owned).ok_or_else(|| "this program lies in no target directory".into())
 }
 
-fn cargo(folder: &Path, args: &[&str], target: &Path, place: &str) -> Result<PathBuf, String> {
+fn cargo(folder: &str, args: &[&str], target: &Path, place: &str) -> Result<PathBuf, String> {
     eprintln!("building {place}");
     let mut command = Command::new("cargo");
     command.args(["build", "--quiet", "--release", "--locked", "--target-dir"]).arg(target).args(args);
-    command.envs(PROFILE).current_dir(folder);
+    command.envs(PROFILE).current_dir(Path::new(ROOT).join(folder));
     if !succeeds(&mut command)? {
         return Err(format!("{place} does not build"));
     }
