@@ -110,7 +110,7 @@ pub enum Event {
     Hop(relay::hop::Event),
     /// From the relays we use.
     Reservation(relay::client::Event),
-    /// From the rendezvous point we are.
+    /// From the rendezvous point we are, and from those we use.
     Rendezvous(rendezvous::Event),
     /// From a behaviour of the embedder.
     Custom {
@@ -154,6 +154,42 @@ impl Event {
                 if *relay == ours =>
             {
                 Some(Err(reason.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What that point said to our registration in a namespace, if this event says so: for how long it was granted.
+    pub fn register_outcome(
+        &self,
+        ours: PeerId,
+        name: &str,
+    ) -> Option<Result<Duration, rendezvous::client::Error>> {
+        use rendezvous::client::Event::{Registered, RegistrationFailed, RegistrationLost};
+        let Self::Rendezvous(rendezvous::Event::Client(event)) = self else { return None };
+        match event {
+            Registered { point, namespace, ttl, .. } if *point == ours && namespace == name => Some(Ok(*ttl)),
+            RegistrationFailed { point, namespace, reason, .. }
+            | RegistrationLost { point, namespace, reason, .. }
+                if *point == ours && namespace == name =>
+            {
+                Some(Err(reason.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What came of that discovery, if this event says so.
+    pub fn discover_outcome(
+        &self,
+        ours: rendezvous::client::DiscoveryId,
+    ) -> Option<Result<rendezvous::client::Discovery, rendezvous::client::Error>> {
+        use rendezvous::client::Event::DiscoveryEnded;
+        match self {
+            Self::Rendezvous(rendezvous::Event::Client(DiscoveryEnded { discovery, result }))
+                if *discovery == ours =>
+            {
+                Some(result.clone())
             }
             _ => None,
         }

@@ -28,6 +28,7 @@ use peerless_core::{
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
     peerstore::{Peerstore, PeerstoreConfig},
+    protocols::rendezvous,
     rng::{HashKeys, Rng},
     storage::{Rows, StoreError, Write},
     swarm::table::{ConnectionInfo, Connections, Direction, Relayed},
@@ -771,6 +772,7 @@ fn brief(event: &Event) -> String {
         }
         Event::Hop(event) => event.to_string(),
         Event::Reservation(event) => format!("reservation {event}"),
+        Event::Rendezvous(rendezvous::Event::Client(event)) => format!("rendezvous {event}"),
         other => format!("{other:?}"),
     };
     text.replace("PeerId(\"", "").replace("\")", "")

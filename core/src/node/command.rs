@@ -12,6 +12,7 @@ use crate::{
     protocols::{
         ping::Ping,
         relay::client::{Client, ReserveError},
+        rendezvous::client::{self as rendezvous, DiscoveryId, Query, Registration, Watch},
     },
     streams::{Mode, Owner, Read, Stream, WriteFault},
     swarm::dial::DialOptions,
@@ -80,11 +81,12 @@ impl Node {
         self.pump();
     }
 
-    /// Gives up all reservations and closes all connections: circuits now, and direct ones when [`Node::poll_transmit`] has handed out everything
-    /// else, so that the goodbyes of circuits leave before what carries them ends.
+    /// Gives up all reservations and registrations and closes all connections: circuits now, and direct ones when
+    /// [`Node::poll_transmit`] has handed out everything else, so that the goodbyes leave before what carries them ends.
     pub fn shutdown(&mut self, now: Instant) {
         self.advance(now);
         self.trace.line(self.now, Glyph::Command, None, || "shut down".into());
+        self.with::<rendezvous::Client, _>(now, |client, cx| client.stop(cx));
         self.with::<Client, _>(now, |client, cx| client.stop(cx));
         let relayed = self.connections.iter().filter(|info| info.relayed.is_some());
         for connection in relayed.map(|info| info.id).collect::<Vec<_>>() {
@@ -119,6 +121,54 @@ impl Node {
     /// Gives up the reservation at a relay.
     pub fn cancel_reservation(&mut self, now: Instant, relay: PeerId) {
         self.with::<Client, _>(now, |client, cx| client.cancel(cx, relay));
+    }
+
+    /// Has a rendezvous point tell others where we are, and keeps that alive until [`Node::unregister`]. What becomes of it
+    /// comes as [`crate::event::Event::Rendezvous`].
+    pub fn register(&mut self, now: Instant, registration: Registration) -> Result<(), rendezvous::Error> {
+        self.advance(now);
+        self.trace.line(self.now, Glyph::Command, None, || {
+            format!("register {:?} at {}", registration.namespace, registration.point)
+        });
+        self.with::<rendezvous::Client, _>(now, |client, cx| client.register(cx, registration))
+            .unwrap_or(Err(rendezvous::Error::Cancelled))
+    }
+
+    /// Gives up the registration in a namespace of a rendezvous point, and tells the point.
+    pub fn unregister(&mut self, now: Instant, point: PeerId, namespace: &str) {
+        self.with::<rendezvous::Client, _>(now, |client, cx| client.unregister(cx, point, namespace));
+    }
+
+    /// Asks a rendezvous point once who is registered. Ends in
+    /// [`DiscoveryEnded`](crate::protocols::rendezvous::client::Event::DiscoveryEnded).
+    pub fn discover(&mut self, now: Instant, query: Query) -> Result<DiscoveryId, rendezvous::Error> {
+        self.advance(now);
+        self.trace.line(self.now, Glyph::Command, None, || {
+            format!("discover {:?} at {}", query.namespace.as_deref().unwrap_or("*"), query.point)
+        });
+        self.with::<rendezvous::Client, _>(now, |client, cx| client.discover(cx, query))
+            .unwrap_or(Err(rendezvous::Error::Cancelled))
+    }
+
+    /// Gives up a discovery; no event follows.
+    pub fn cancel_discovery(&mut self, now: Instant, discovery: DiscoveryId) {
+        self.with::<rendezvous::Client, _>(now, |client, cx| client.cancel_discovery(cx, discovery));
+    }
+
+    /// Asks a rendezvous point again and again who is registered, until [`Node::unwatch`]. What it says that is new comes
+    /// as [`crate::event::Event::Rendezvous`].
+    pub fn watch(&mut self, now: Instant, watch: Watch) -> Result<(), rendezvous::Error> {
+        self.advance(now);
+        self.trace.line(self.now, Glyph::Command, None, || {
+            format!("watch {:?} at {}", watch.namespace.as_deref().unwrap_or("*"), watch.point)
+        });
+        self.with::<rendezvous::Client, _>(now, |client, cx| client.watch(cx, watch))
+            .unwrap_or(Err(rendezvous::Error::Cancelled))
+    }
+
+    /// Watches a namespace of a rendezvous point no more; `None` is the watch of all of them.
+    pub fn unwatch(&mut self, now: Instant, point: PeerId, namespace: Option<&str>) {
+        self.with::<rendezvous::Client, _>(now, |client, cx| client.unwatch(cx, point, namespace));
     }
 
     /// Pings a peer; [`crate::event::Event::Ping`] follows.

@@ -49,6 +49,8 @@ pub struct Config {
     pub hop: Option<relay::hop::Config>,
     /// Using relays: reservations, circuits to others, circuits to us.
     pub relay_client: relay::client::Config,
+    /// Using rendezvous points: registrations, discoveries, watches.
+    pub rendezvous_client: rendezvous::client::Config,
     /// Being a rendezvous point; `None` is not to be one.
     pub rendezvous_server: Option<rendezvous::server::Config>,
     /// How circuits become connections.
@@ -86,6 +88,7 @@ impl Config {
             relay_roles: relay::Roles::ALL,
             hop: None,
             relay_client: relay::client::Config::default(),
+            rendezvous_client: rendezvous::client::Config::default(),
             rendezvous_server: None,
             upgrade: upgrade::Config::default(),
             quic: quic::Config::default(),

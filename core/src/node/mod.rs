@@ -452,6 +452,7 @@ fn built_in(config: &Config) -> Vec<Box<dyn Behaviour>> {
         Box::new(ping::Ping::new(config.ping.clone())),
         Box::new(identify::Identify::new(config.identify.clone())),
         Box::new(relay::client::Client::new(relay_client)),
+        Box::new(rendezvous::client::Client::new(config.rendezvous_client.clone())),
     ];
     if let Some(hop) = config.hop.as_ref().filter(|_| config.relay_roles.contains(relay::Roles::HOP)) {
         behaviours.push(Box::new(relay::hop::Hop::new(hop.clone())));

@@ -7,7 +7,10 @@ use peerless_core::{
     event::{DialError, Event},
     ids::{ConnectionId, DialId, StreamId},
     node::Node,
-    protocols::relay::{client::Client, hop::Hop},
+    protocols::{
+        relay::{client::Client, hop::Hop},
+        rendezvous::client as rendezvous,
+    },
     swarm::dial::DialOptions,
     time::{Deadline, Instant},
 };
@@ -205,6 +208,7 @@ impl World {
                 ("circuits", stats.circuits),
                 ("reservations or circuits served", node.behaviour::<Hop>().map_or(0, Hop::len)),
                 ("reservations or circuits used", node.behaviour::<Client>().map_or(0, Client::len)),
+                ("points used", node.behaviour::<rendezvous::Client>().map_or(0, rendezvous::Client::len)),
                 ("dials", stats.dials),
                 ("timers", stats.timers),
                 ("served streams", host.app.serving()),

@@ -1,7 +1,9 @@
 //! Rendezvous (libp2p specs, rendezvous): peers register under a namespace at a point, and others discover them there.
-//! [`server`] is the point.
+//! [`server`] is the point; [`client`] registers and discovers.
 
+pub mod client;
 pub mod server;
+mod wire;
 
 use std::{fmt, time::Duration};
 
@@ -38,12 +40,15 @@ fn spec(inbound_per_peer: usize) -> ProtocolSpec {
 pub enum Event {
     /// From the point that we are.
     Server(server::Event),
+    /// From the points that we use.
+    Client(client::Event),
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server(event) => event.fmt(f),
+            Self::Client(event) => event.fmt(f),
         }
     }
 }

@@ -38,7 +38,7 @@ use peerless_proto::{
 
 pub use self::config::{Config, Event, Limits};
 use self::{cookie::Baker, dialect::Dialect, journal::Journal, load::Loading, table::Table};
-use super::spec;
+use super::{spec, wire};
 use crate::{
     behaviour::{
         Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent, View,
@@ -367,9 +367,8 @@ impl Behaviour for Server {
         Deadline::earliest(stream, expiry.map(|at| Deadline::new(at, "registration expires")))
     }
 
-    fn describe(&self, protocol: &ProtocolName, frame: &[u8], unix: UnixTime) -> Option<String> {
-        let _ = (protocol, frame, unix);
-        None
+    fn describe(&self, _: &ProtocolName, frame: &[u8], _: UnixTime) -> Option<String> {
+        Some(wire::describe(frame))
     }
 }
 
