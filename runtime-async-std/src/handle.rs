@@ -9,7 +9,7 @@ use peerless_core::{
     event::{DialError, Event, OpenError},
     ids::ConnectionId,
     node::Node,
-    protocols::{ping, relay::client::ReserveError},
+    protocols::{ping, relay::client::ReserveError, rendezvous::client as rendezvous},
     time::Instant,
 };
 use peerless_proto::address::split_peer;
@@ -47,6 +47,9 @@ pub enum Failed<E> {
     Node(E),
 }
 
+/// What comes of a command.
+pub type Outcome<T, E> = Result<T, Failed<E>>;
+
 impl Handle {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self(Arc::new(Owner(shared)))
@@ -72,11 +75,7 @@ impl Handle {
     ///
     /// # Errors
     /// No address led there; what happened at each.
-    pub async fn dial(
-        &self,
-        peer: Option<PeerId>,
-        to: &[Multiaddr],
-    ) -> Result<ConnectionId, Failed<DialError>> {
+    pub async fn dial(&self, peer: Option<PeerId>, to: &[Multiaddr]) -> Outcome<ConnectionId, DialError> {
         let begin = |node: &mut Node, now| Ok(node.dial(now, peer, to));
         self.run(begin, |event, ours| event.dial_outcome(ours), Node::cancel_dial).await
     }
@@ -90,7 +89,7 @@ impl Handle {
         &self,
         connection: ConnectionId,
         protocol: &ProtocolName,
-    ) -> Result<Stream, Failed<OpenError>> {
+    ) -> Outcome<Stream, OpenError> {
         let (id, peer) = self.shared().command(|state, now| {
             let peer = state.node.connections().get(connection).map(|info| info.peer);
             let peer = peer.ok_or(Failed::Node(OpenError::NoConnection))?;
@@ -113,17 +112,43 @@ impl Handle {
     ///
     /// # Errors
     /// The address does not end in the relay's `/p2p`, or the relay granted nothing.
-    pub async fn reserve(&self, at: Multiaddr) -> Result<Vec<Multiaddr>, Failed<ReserveError>> {
+    pub async fn reserve(&self, at: Multiaddr) -> Outcome<Vec<Multiaddr>, ReserveError> {
         let relay = split_peer(&at).1.ok_or(Failed::Node(ReserveError::NoPeer))?;
         let begin = |node: &mut Node, now| node.reserve(now, at).map(|()| relay);
         self.run(begin, |event, ours| event.reserve_outcome(ours), Node::cancel_reservation).await
+    }
+
+    /// Has a rendezvous point tell others where we are and returns for how long. It is kept alive until
+    /// [`Node::unregister`], or given up if the future is dropped before there is an answer.
+    ///
+    /// # Errors
+    /// What is asked for makes no sense, or the point did not grant it; unless its refusal is final, it is asked again
+    /// until [`Node::unregister`].
+    pub async fn register(&self, wanted: rendezvous::Registration) -> Outcome<Duration, rendezvous::Error> {
+        let (point, name) = (split_peer(&wanted.point).1, wanted.namespace.clone());
+        let (point, ours) = (point.ok_or(Failed::Node(rendezvous::Error::NoPeer))?, name.clone());
+        let begin = |node: &mut Node, now| node.register(now, wanted).map(|()| point);
+        let outcome = move |event: &Event, point| event.register_outcome(point, &ours);
+        self.run(begin, outcome, |node, now, point| node.unregister(now, point, &name)).await
+    }
+
+    /// Asks a rendezvous point who is registered. A question that is dropped is given up.
+    ///
+    /// # Errors
+    /// What is asked for makes no sense, or the point gave no answer.
+    pub async fn discover(
+        &self,
+        query: rendezvous::Query,
+    ) -> Outcome<rendezvous::Discovery, rendezvous::Error> {
+        let begin = |node: &mut Node, now| node.discover(now, query);
+        self.run(begin, |event, ours| event.discover_outcome(ours), Node::cancel_discovery).await
     }
 
     /// Pings a peer; the round-trip time. A ping that is dropped ends by itself.
     ///
     /// # Errors
     /// The connection is gone, or the peer did not answer as it should.
-    pub async fn ping(&self, connection: ConnectionId) -> Result<Duration, Failed<ping::Failure>> {
+    pub async fn ping(&self, connection: ConnectionId) -> Outcome<Duration, ping::Failure> {
         let begin = |node: &mut Node, now| {
             let there = node.connections().get(connection).is_some();
             node.ping(now, connection);
@@ -170,8 +195,8 @@ impl Handle {
         &self,
         begin: impl FnOnce(&mut Node, Instant) -> Result<K, E>,
         outcome: impl Fn(&Event, K) -> Option<Result<T, E>> + Send + 'static,
-        cancel: fn(&mut Node, Instant, K),
-    ) -> Result<T, Failed<E>> {
+        cancel: impl Fn(&mut Node, Instant, K),
+    ) -> Outcome<T, E> {
         let (sender, receiver) = bounded(1);
         let (id, key) = self.shared().command(|state, now| {
             if state.stopping {

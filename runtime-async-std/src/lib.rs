@@ -1,8 +1,8 @@
 //! Peerless on [`async_std`]: one task that drives a [`Node`], and handles and streams for all others.
 //!
 //! [`spawn`] binds the sockets, makes the node and starts the task that drives it; the [`Handle`] that it returns dials, opens
-//! [`Stream`]s, pings, reserves and shuts down, each as a future that may be dropped at any time. One node echoes, the
-//! other asks:
+//! [`Stream`]s, pings, reserves, registers, discovers and shuts down, each as a future that may be dropped at any time. One
+//! node echoes, the other asks:
 //!
 //! ```
 //! use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
@@ -73,7 +73,7 @@ mod stream;
 
 use clock::{Clock, unix_now};
 use driver::{Driver, Shared, State};
-pub use handle::{Failed, Handle};
+pub use handle::{Failed, Handle, Outcome};
 use socket::Socket;
 pub use stream::{Stream, StreamInfo};
 

@@ -95,14 +95,11 @@ impl Socket {
         let mut datagrams = Vec::new();
         for (meta, bytes) in meta[..batch].iter().zip(buffers.chunks_exact(RECEIVE_BUFFER)) {
             for data in bytes[..meta.len.min(RECEIVE_BUFFER)].chunks(meta.stride.max(1)) {
-                datagrams.push(Datagram {
-                    socket: self.id,
-                    remote: meta.addr,
-                    local_ip: meta.dst_ip,
-                    ecn: meta.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8)),
-                    // A buffer of its own: a slice of the batch would keep all of it alive.
-                    data: BytesMut::from(data),
-                });
+                let (socket, remote, local_ip) = (self.id, meta.addr, meta.dst_ip);
+                let ecn = meta.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
+                // A buffer of its own: a slice of the batch would keep all of it alive.
+                let data = BytesMut::from(data);
+                datagrams.push(Datagram { socket, remote, local_ip, ecn, data });
             }
         }
         datagrams
@@ -145,13 +142,9 @@ impl Socket {
         if let Some(fault) = self.faults.pop_front() {
             return Err(fault);
         }
-        let transmit = quinn_udp::Transmit {
-            destination: transmit.destination,
-            ecn: transmit.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
-            contents,
-            segment_size: transmit.segment_size,
-            src_ip: transmit.src_ip,
-        };
+        let Transmit { destination, ecn, segment_size, src_ip, .. } = *transmit;
+        let ecn = ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
+        let transmit = quinn_udp::Transmit { destination, ecn, contents, segment_size, src_ip };
         self.state.try_send(self.io.get_ref().into(), &transmit)
     }
 }

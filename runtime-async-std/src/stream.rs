@@ -132,15 +132,10 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll(|node, stream, now| {
-            if !stream.full && !buf.is_empty() {
-                let mut data = Bytes::copy_from_slice(&buf[..buf.len().min(CHUNK)]);
-                let written = node.write(now, self.info.id, &mut data)?;
-                stream.full = written == 0;
-                if written > 0 {
-                    return Poll::Ready(Ok(written));
-                }
-            }
-            if buf.is_empty() { Poll::Ready(Ok(0)) } else { stream.wait(1, cx) }
+            let mut data = Bytes::copy_from_slice(&buf[..buf.len().min(CHUNK)]);
+            let written = if stream.full { 0 } else { node.write(now, self.info.id, &mut data)? };
+            stream.full = written == 0 && !buf.is_empty();
+            if stream.full { stream.wait(1, cx) } else { Poll::Ready(Ok(written)) }
         })
     }
 

@@ -14,6 +14,10 @@ use peerless_core::{
     identity::Identity,
     ids::ConnectionId,
     node::{self, AppProtocol},
+    protocols::rendezvous::{
+        Status,
+        client::{Client, Error, Query, Registration},
+    },
     rng::{Rng, RngCore},
 };
 
@@ -403,4 +407,39 @@ fn the_node_ends_with_its_last_handle() {
 
 fn server_side(server: &Handle) -> ConnectionId {
     server.with(|node, _| node.connections().iter().next().unwrap().id)
+}
+
+#[test]
+fn peers_register_at_a_point_and_are_found_there() {
+    run(async {
+        let mut node = node::Config::new(Identity::generate(&mut Rng::new([9; 32])));
+        node.rendezvous_server = Some(Default::default());
+        let point = spawn(node, loopback()).unwrap();
+        let (server, client) = (start(1, loopback()), start(2, loopback()));
+        let wanted = || Registration::new(address(&point), "app");
+        let query = || Query::new(address(&point), "app");
+
+        begin_and_drop(server.register(wanted())).await;
+        begin_and_drop(client.discover(query())).await;
+        for handle in [&server, &client] {
+            let left = handle.with(|node, _| node.behaviour::<Client>().map(Client::len));
+            assert_eq!((left, handle.stats().waiting), (Some(0), 0), "what is dropped is given up");
+        }
+        assert_eq!(server.register(wanted()).await, Ok(Duration::from_secs(7200)));
+        let found = client.discover(query()).await.unwrap().peers.remove(0);
+        assert_eq!(found.peer, server.peer());
+        client.dial(Some(found.peer), &found.addresses).await.unwrap();
+
+        let short = Registration { ttl: Duration::from_secs(60), ..wanted() };
+        let refused = client.register(short).await;
+        assert!(
+            matches!(refused, Err(Failed::Node(Error::Refused { status: Status::InvalidTtl, .. }))),
+            "{refused:?}"
+        );
+        let nobody = Registration { point: "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap(), ..wanted() };
+        assert_eq!(client.register(nobody).await, Err(Failed::Node(Error::NoPeer)));
+        server.shutdown().await;
+        assert_eq!(client.discover(query()).await.unwrap().peers, [], "who is gone is not found");
+        future::zip(client.shutdown(), point.shutdown()).await;
+    });
 }

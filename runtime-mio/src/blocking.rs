@@ -65,7 +65,8 @@ use peerless_core::{
     event::{AppStreamEvent, Event, OpenError, StreamFault},
     ids::{ConnectionId, StreamId},
     node::{self, Node},
-    protocols::{ping, relay::client::ReserveError},
+    protocols::rendezvous::client::{Discovery, Query, Registration},
+    protocols::{ping, relay::client::ReserveError, rendezvous::client as rendezvous},
     time::Instant,
 };
 use peerless_proto::address::split_peer;
@@ -106,7 +107,7 @@ impl Drop for Owner {
 pub struct Stats {
     /// Streams that the program holds, or that wait to be accepted.
     pub streams: usize,
-    /// Calls that wait for an outcome: dials, pings, reservations.
+    /// Calls that wait for an outcome: dials, pings, reservations, registrations, discoveries.
     pub waiting: usize,
     /// Events dropped so far because nobody took them in time.
     pub events_missed: u64,
@@ -222,6 +223,29 @@ impl Handle {
         self.run(timeout, begin, |event, ours| event.reserve_outcome(ours), Node::cancel_reservation)
     }
 
+    /// Has a rendezvous point tell others where we are and returns for how long. It is kept alive until
+    /// [`Node::unregister`], or given up if there is no answer in time.
+    ///
+    /// # Errors
+    /// What is asked for makes no sense, or the point did not grant it: a [`rendezvous::Error`]. Unless its refusal is
+    /// final, the point is asked again until [`Node::unregister`].
+    pub fn register(&self, wanted: Registration, timeout: Option<Duration>) -> io::Result<Duration> {
+        let (point, name) = (split_peer(&wanted.point).1, wanted.namespace.clone());
+        let (point, ours) = (point.ok_or(rendezvous::Error::NoPeer)?, name.clone());
+        let begin = move |node: &mut Node, now| node.register(now, wanted).map(|()| point);
+        let outcome = move |event: &Event, point| event.register_outcome(point, &ours);
+        self.run(timeout, begin, outcome, move |node, now, point| node.unregister(now, point, &name))
+    }
+
+    /// Asks a rendezvous point who is registered.
+    ///
+    /// # Errors
+    /// What is asked for makes no sense, or the point gave no answer: a [`rendezvous::Error`].
+    pub fn discover(&self, query: Query, timeout: Option<Duration>) -> io::Result<Discovery> {
+        let begin = move |node: &mut Node, now| node.discover(now, query);
+        self.run(timeout, begin, |event, ours| event.discover_outcome(ours), Node::cancel_discovery)
+    }
+
     /// Pings a peer; the round-trip time.
     ///
     /// # Errors
@@ -266,7 +290,7 @@ impl Handle {
         timeout: Option<Duration>,
         begin: impl FnOnce(&mut Node, Instant) -> Result<K, E> + Send + 'static,
         outcome: impl Fn(&Event, K) -> Option<Result<T, E>> + Send + 'static,
-        cancel: fn(&mut Node, Instant, K),
+        cancel: impl Fn(&mut Node, Instant, K) + Send + 'static,
     ) -> io::Result<T> {
         let (sender, receiver) = sync_channel(1);
         let shared = Arc::clone(&self.0.shared);
@@ -276,10 +300,7 @@ impl Handle {
             Ok((shared.lock().wait_for(Box::new(settle)), key))
         });
         let (id, key) = begun?.map_err(E::into)?;
-        let waited = match timeout {
-            None => receiver.recv().ok(),
-            Some(timeout) => receiver.recv_timeout(timeout).ok(),
-        };
+        let waited = timeout.map_or_else(|| receiver.recv().ok(), |t| receiver.recv_timeout(t).ok());
         let result = waited.map_or_else(
             || {
                 let shared = Arc::clone(&self.0.shared);

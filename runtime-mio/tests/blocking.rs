@@ -21,7 +21,10 @@ use peerless_core::{
     identity::Identity,
     ids::ConnectionId,
     node::{self, AppProtocol},
-    protocols::relay::{client::ReserveError, hop},
+    protocols::{
+        relay::{client::ReserveError, hop},
+        rendezvous::client::{Query, Registration},
+    },
     rng::{Rng, RngCore},
 };
 use peerless_mio::{
@@ -392,5 +395,25 @@ fn a_reservation_leads_to_us_through_the_relay() {
     drop((near, far));
     // The circuit is a stream too.
     client.close(connection);
+    settle(&client, [0; 4]);
+}
+
+#[test]
+fn a_peer_is_found_at_a_rendezvous_point() {
+    let mut point = config(9);
+    point.rendezvous_server = Some(Default::default());
+    let (point, server, client) = (start(point), start(config(1)), start(config(2)));
+    let granted = server.register(Registration::new(address(&point), "app"), PATIENCE).unwrap();
+    assert_eq!(granted, Duration::from_secs(7200));
+    let found = client.discover(Query::new(address(&point), "app"), PATIENCE).unwrap().peers.remove(0);
+    assert_eq!(found.peer, server.peer());
+    client.dial(Some(found.peer), &found.addresses, PATIENCE).unwrap();
+
+    let nobody = Registration::new("/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap(), "app");
+    let error = client.register(nobody, PATIENCE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    // The server is no point.
+    let error = client.discover(Query::new(address(&server), "app"), PATIENCE).unwrap_err();
+    assert!([ErrorKind::Unsupported, ErrorKind::ConnectionReset].contains(&error.kind()), "{error}");
     settle(&client, [0; 4]);
 }

@@ -184,6 +184,55 @@ fn three_processes_meet_through_the_relay() {
 }
 
 /// What a GET brings: status line, header and body.
+#[test]
+fn peers_behind_a_relay_find_each_other_at_a_point() {
+    let point = Peerless::start(&format!("--ephemeral relay --rendezvous {ANY_PORT}"));
+    let at = point.address();
+    let there = format!("--point {at} --namespace app");
+    let mut keeper = Peerless::start(&format!("--ephemeral register {there} --keep {ANY_PORT} --relay {at}"));
+    let registered = keeper.event("registered");
+    assert_eq!(registered, serde_json::json!({"event": "registered", "namespace": "app", "ttl": 7200}));
+
+    let mut watcher = Peerless::start(&format!("--ephemeral discover {there} --watch --interval 1s"));
+    let peer = watcher.event("peer");
+    let addresses: Vec<_> =
+        peer["addresses"].as_array().unwrap().iter().map(|address| address.as_str().unwrap()).collect();
+    assert!(addresses.iter().all(|address| peer_of(address) == text(&peer, "peer")), "{peer}");
+    assert_eq!(
+        (addresses.len(), &peer["signed"], peer["ttl"].as_u64().unwrap() > 7100),
+        (2, &true.into(), true)
+    );
+    for address in addresses {
+        let (events, code) = run_json(&format!("ping {address} -c 1"));
+        assert_eq!(code, 0, "{events:?}");
+    }
+
+    // Without --keep the registration outlives the command.
+    let other = format!("--point {at} --namespace other");
+    let (events, code) = run_json(&format!("register {other} --ttl 3h {ANY_PORT}"));
+    assert_eq!((code, named(&events, "registered")[0]["ttl"].as_u64()), (0, Some(3 * 3600)), "{events:?}");
+    let (events, code) = run_json(&format!("discover {other} --limit 7"));
+    assert_eq!((code, named(&events, "peer").len()), (0, 1), "{events:?}");
+
+    assert!(keeper.terminate().success());
+    let (events, code) = run_json(&format!("discover {there}"));
+    assert_eq!((code, named(&events, "peer").len()), (0, 0), "{events:?}");
+    assert!(watcher.terminate().success());
+
+    let (events, code) = run_json(&format!("register {there} --ttl 60s"));
+    assert_eq!(code, 1);
+    let message = text(named(&events, "error")[0], "message");
+    assert!(message.contains("E_INVALID_TTL"), "{message}");
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT}"));
+    let no_point = listener.address();
+    for watch in ["", " --watch"] {
+        let (events, code) = run_json(&format!("discover --point {no_point} --namespace app{watch}"));
+        assert_eq!(code, 1, "{events:?}");
+        let message = text(named(&events, "error")[0], "message");
+        assert!(message.contains("no answer from"), "{message}");
+    }
+}
+
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -82,7 +82,8 @@ impl Node {
     }
 
     /// Gives up all reservations and registrations and closes all connections: circuits now, and direct ones when
-    /// [`Node::poll_transmit`] has handed out everything else, so that the goodbyes leave before what carries them ends.
+    /// [`Node::poll_transmit`] has handed out everything else, so that the goodbyes leave before what carries them ends, and
+    /// rendezvous points have heard that we leave, for which they have 0.3 s.
     pub fn shutdown(&mut self, now: Instant) {
         self.advance(now);
         self.trace.line(self.now, Glyph::Command, None, || "shut down".into());

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use super::StreamError;
 use crate::{
     event::{AttemptError, CloseReason, DialError, OpenError, StreamFault, UpgradeError},
-    protocols::{ping, relay::client::ReserveError},
+    protocols::{ping, relay::client::ReserveError, rendezvous::client as rendezvous},
     swarm::Refusal,
 };
 
@@ -45,6 +45,31 @@ impl From<ReserveError> for io::Error {
             ReserveError::Malformed(_) | ReserveError::Voucher(_) => ErrorKind::InvalidData,
             ReserveError::TimedOut | ReserveError::Expired => ErrorKind::TimedOut,
             ReserveError::Cancelled => ErrorKind::ConnectionAborted,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<rendezvous::Error> for io::Error {
+    fn from(error: rendezvous::Error) -> Self {
+        use rendezvous::Error;
+        let kind = match &error {
+            Error::Unreachable(error) => dial_error(error),
+            Error::Disconnected(reason) => close_reason(reason),
+            Error::Open(error) => open_error(error),
+            Error::Stream(fault) => stream_fault(fault),
+            Error::Refused { .. } => ErrorKind::ConnectionRefused,
+            Error::Malformed(_) => ErrorKind::InvalidData,
+            Error::TimedOut | Error::Expired => ErrorKind::TimedOut,
+            Error::Cancelled => ErrorKind::ConnectionAborted,
+            Error::NoAddress => ErrorKind::AddrNotAvailable,
+            Error::TooMany(_) => ErrorKind::QuotaExceeded,
+            Error::NoPeer
+            | Error::Own
+            | Error::Namespace(_)
+            | Error::Ttl(_)
+            | Error::ForeignCookie
+            | Error::Record(_) => ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
     }

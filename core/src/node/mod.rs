@@ -318,12 +318,17 @@ impl Node {
     ) -> Option<Transmit> {
         self.advance(now);
         let transmit = self.transport.quic.poll_transmit(self.now, max_segments, buf);
-        if transmit.is_none() && std::mem::take(&mut self.is_shutting_down) {
-            // What circuits had to say has left.
+        if transmit.is_none() && self.is_shutting_down && !self.is_leaving() {
+            // What circuits had to say has left, and points have heard that we go.
+            self.is_shutting_down = false;
             self.close_all();
             return self.transport.quic.poll_transmit(self.now, max_segments, buf);
         }
         transmit
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.behaviour::<rendezvous::client::Client>().is_some_and(rendezvous::client::Client::is_leaving)
     }
 
     /// The next event.

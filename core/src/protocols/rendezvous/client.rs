@@ -32,6 +32,9 @@ use crate::{
     time::{Deadline, Instant, Timers, UnixTime},
 };
 
+/// How long a shutdown waits for the points to have heard that we leave.
+const FAREWELL: Duration = Duration::from_millis(300);
+
 /// How patient the client is, and how much it takes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -162,6 +165,8 @@ pub struct Client {
     timers: Timers<Timer>,
     /// When [`Timer::Addresses`] is due.
     settles: Option<Instant>,
+    /// When [`Timer::Farewell`] is due.
+    farewell: Option<Instant>,
     records: Records,
 }
 
@@ -177,6 +182,8 @@ enum Timer {
     Lapse(Token),
     /// Our addresses have changed a while ago.
     Addresses,
+    /// Points have had their time to hear that we leave.
+    Farewell,
     /// A watch asks again.
     Poll(Token),
     /// A peer that a watch knows is registered no longer.
@@ -201,6 +208,7 @@ impl Client {
             streams: ByConnection::default(),
             timers: Timers::default(),
             settles: None,
+            farewell: None,
             records: Records::default(),
         }
     }
@@ -231,6 +239,22 @@ impl Client {
         let unsent = |job: &Job| matches!(job, Job::Leave(_)) && self.requests[job].is_waiting();
         let unsent: Vec<_> = self.requests.keys().copied().filter(unsent).collect();
         unsent.into_iter().for_each(|job| self.drop_job(cx, job));
+        self.set_farewell((!self.leaving.is_empty()).then_some(cx.now() + FAREWELL));
+    }
+
+    /// Whether points are still being told that we leave, since [`Client::stop`]: a connection that is closed now takes the
+    /// word along.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.farewell.is_some()
+    }
+
+    fn set_farewell(&mut self, farewell: Option<Instant>) {
+        if let Some(old) = std::mem::replace(&mut self.farewell, farewell) {
+            self.timers.clear(old, Timer::Farewell);
+        }
+        if let Some(at) = farewell {
+            self.timers.set(at, Timer::Farewell);
+        }
     }
 
     /// Whom an address leads to, with what all commands want of it.
@@ -254,6 +278,7 @@ impl Client {
             Timer::Register(id) => self.register_step(cx, id),
             Timer::Lapse(id) => self.lapse(cx, id),
             Timer::Addresses => self.addresses_settled(cx),
+            Timer::Farewell => self.farewell = None,
             Timer::Poll(id) => self.poll(cx, id),
             Timer::Expiry(id) => self.expire(cx, id),
         }
@@ -300,6 +325,9 @@ impl Behaviour for Client {
             Input::Addresses => self.on_addresses(cx),
             _ => {}
         }
+        if self.requests.is_empty() && self.streams.len() == 0 {
+            self.set_farewell(None);
+        }
     }
 
     fn deadline(&self) -> Option<Deadline> {
@@ -312,6 +340,7 @@ impl Behaviour for Client {
                     Timer::Register(_) => "registration step",
                     Timer::Lapse(_) => "registration ends",
                     Timer::Addresses => "addresses settle",
+                    Timer::Farewell => "rendezvous farewell",
                     Timer::Poll(_) => "rendezvous poll",
                     Timer::Expiry(_) => "found peer expires",
                 },

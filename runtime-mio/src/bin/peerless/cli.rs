@@ -4,7 +4,13 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use multiaddr::Protocol;
-use peerless_core::{Multiaddr, PeerId, protocols::relay::limits::Rate};
+use peerless_core::{
+    Multiaddr, PeerId,
+    protocols::{
+        relay::limits::Rate,
+        rendezvous::{MAX_NAMESPACE, MAX_TTL},
+    },
+};
 use peerless_proto::address;
 use serde::Deserialize;
 
@@ -62,6 +68,10 @@ pub(crate) enum Command {
     Relay(Box<RelayArgs>),
     /// Be a rendezvous point: take registrations, and tell who is registered
     Rendezvous(Box<RendezvousArgs>),
+    /// Be found in a namespace of a rendezvous point
+    Register(RegisterArgs),
+    /// Ask a rendezvous point who is registered in a namespace
+    Discover(DiscoverArgs),
     /// Be reachable, directly and through relays, and serve ping, identify, perf and echo
     Listen(ListenArgs),
     /// Measure round-trip times
@@ -270,6 +280,47 @@ pub(crate) struct ListenArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RegisterArgs {
+    /// The rendezvous point, with its /p2p/PEER
+    #[arg(long, value_name = "MULTIADDR", value_parser = point_address)]
+    pub(crate) point: Multiaddr,
+    /// The namespace, of 1 to 255 bytes
+    #[arg(long, value_name = "NAME", value_parser = namespace)]
+    pub(crate) namespace: String,
+    /// How long to be found; many points refuse less than 2h
+    #[arg(long, value_name = "TIME", value_parser = lifetime, default_value = "2h")]
+    pub(crate) ttl: Duration,
+    /// Stay, renew the registration, serve ping, identify, perf and echo, and unregister at the end
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Address to listen at and to be found at (default: any port, on all interfaces)
+    #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Relay to be reachable and to be found through, with its /p2p/PEER
+    #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
+    pub(crate) relay: Vec<Multiaddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiscoverArgs {
+    /// The rendezvous point, with its /p2p/PEER
+    #[arg(long, value_name = "MULTIADDR", value_parser = point_address)]
+    pub(crate) point: Multiaddr,
+    /// The namespace, of 1 to 255 bytes
+    #[arg(long, value_name = "NAME", value_parser = namespace)]
+    pub(crate) namespace: String,
+    /// Most peers to find (default: all)
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) limit: Option<u64>,
+    /// Go on asking, and tell who comes and who goes
+    #[arg(long, conflicts_with = "limit")]
+    pub(crate) watch: bool,
+    /// Time from one question of --watch to the next, at least 1s (default: 1m)
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "watch")]
+    pub(crate) interval: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct PingArgs {
     /// Whom to ping: /ip4/…/udp/…/quic-v1/p2p/PEER, or /…/p2p/RELAY/p2p-circuit/p2p/PEER
     #[arg(value_name = "MULTIADDR", value_parser = remote_address)]
@@ -322,7 +373,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, NoC
     Cli::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoCommand::Show(error),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            NoCommand::Wrong("name a command: id, relay, rendezvous, listen, ping, perf or echo".into())
+            NoCommand::Wrong(
+                "name a command: id, relay, rendezvous, register, discover, listen, ping, perf or echo"
+                    .into(),
+            )
         }
         _ => NoCommand::Wrong(sentence(&error.render().to_string())),
     })
@@ -360,6 +414,31 @@ fn relay_address(text: &str) -> Result<Multiaddr, String> {
         Some(Shape { relay: None, peer: Some(_) }) => Ok(address),
         _ => Err(RIGHT.into()),
     }
+}
+
+fn point_address(text: &str) -> Result<Multiaddr, String> {
+    const RIGHT: &str = "a point's address looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER, or through a relay \
+                         like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/RELAY/p2p-circuit/p2p/PEER";
+    let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
+    match shape(&address) {
+        Some(Shape { peer: Some(_), .. }) => Ok(address),
+        _ => Err(RIGHT.into()),
+    }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    if (1..=MAX_NAMESPACE).contains(&text.len()) {
+        return Ok(text.into());
+    }
+    Err(format!("a namespace has 1 to {MAX_NAMESPACE} bytes, not {}", text.len()))
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let ttl = time(text)?;
+    if (Duration::from_secs(1)..=MAX_TTL).contains(&ttl) {
+        return Ok(ttl);
+    }
+    Err("a registration lasts from 1s to 72h".into())
 }
 
 fn remote_address(text: &str) -> Result<Multiaddr, String> {

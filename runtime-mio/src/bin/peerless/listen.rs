@@ -1,5 +1,7 @@
 //! `peerless listen`.
 
+use std::net::SocketAddr;
+
 use peerless_core::protocols::relay::client::{AutoRelay, When};
 use peerless_mio::Runtime;
 
@@ -13,9 +15,8 @@ use crate::{
 
 /// Serves until a signal comes.
 pub(crate) fn run(common: &Common, args: &ListenArgs, report: Reporter) -> Result<(), Failure> {
-    let any = vec![([0; 4], 0).into(), ([0_u16; 8], 0).into()];
     let setup = Setup {
-        listen: if args.listen.is_empty() { any } else { args.listen.clone() },
+        listen: listen(&args.listen),
         metrics: args.metrics,
         auto_relay: AutoRelay {
             when: if args.auto_relay { When::Always } else { When::Never },
@@ -37,4 +38,9 @@ pub(crate) fn run(common: &Common, args: &ListenArgs, report: Reporter) -> Resul
         let (node, now) = runtime.node_mut();
         app.handle(node, now, event);
     })
+}
+
+/// Where a peer listens that others learn the addresses of: any port will do.
+pub(crate) fn listen(wanted: &[SocketAddr]) -> Vec<SocketAddr> {
+    if wanted.is_empty() { vec![([0; 4], 0).into(), ([0_u16; 8], 0).into()] } else { wanted.to_vec() }
 }

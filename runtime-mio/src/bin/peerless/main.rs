@@ -4,6 +4,7 @@ use std::{io, process::ExitCode};
 
 mod app;
 mod cli;
+mod discover;
 mod echo;
 mod http;
 mod identity;
@@ -11,6 +12,7 @@ mod listen;
 mod metrics;
 mod perf;
 mod ping;
+mod register;
 mod relay;
 mod rendezvous;
 mod report;
@@ -66,6 +68,8 @@ fn run(cli: &Cli, report: Reporter) -> Result<(), Failure> {
         }
         Command::Relay(args) => relay::run(&cli.common, args, report),
         Command::Rendezvous(args) => rendezvous::run(&cli.common, args, report),
+        Command::Register(args) => register::run(&cli.common, args, report),
+        Command::Discover(args) => discover::run(&cli.common, args, report),
         Command::Listen(args) => listen::run(&cli.common, args, report),
         Command::Ping(args) => ping::run(&cli.common, args, report),
         Command::Perf(args) => perf::run(&cli.common, args, report),

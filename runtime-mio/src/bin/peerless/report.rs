@@ -11,7 +11,7 @@ use peerless_core::{
     event::Event,
     protocols::{
         relay::{client, hop},
-        rendezvous::{self, server},
+        rendezvous::{self, client::Found, server},
     },
     time::UnixTime,
 };
@@ -91,6 +91,23 @@ pub(crate) enum Line {
         bytes_out: u64,
         reason: String,
     },
+    Registered {
+        namespace: String,
+        ttl: u64,
+    },
+    RegistrationLost {
+        namespace: String,
+        reason: String,
+    },
+    Peer {
+        peer: String,
+        addresses: Vec<String>,
+        ttl: u64,
+        signed: bool,
+    },
+    Expired {
+        peer: String,
+    },
     Ping {
         peer: String,
         rtt_us: u64,
@@ -154,6 +171,18 @@ impl fmt::Display for Line {
                 let place = namespace.as_ref().map(|name| format!(" in {name:?}")).unwrap_or_default();
                 write!(f, "refused to {request}{place} for {peer}: {status}, {reason}")
             }
+            Self::Registered { namespace, ttl } => {
+                write!(f, "registered in {namespace:?} for {}", Span(Duration::from_secs(*ttl)))
+            }
+            Self::RegistrationLost { namespace, reason } => {
+                write!(f, "registration in {namespace:?} lost: {reason}")
+            }
+            Self::Peer { peer, addresses, ttl, signed } => {
+                let word = if *signed { "" } else { ", not signed by it" };
+                write!(f, "{peer} for {}{word}", Span(Duration::from_secs(*ttl)))?;
+                addresses.iter().try_for_each(|address| write!(f, "\n  {address}"))
+            }
+            Self::Expired { peer } => write!(f, "{peer} is not registered any more"),
             Self::Ping { peer, rtt_us } => {
                 write!(f, "{peer}: {}.{:03} ms", rtt_us / 1000, rtt_us % 1000)
             }
@@ -256,6 +285,7 @@ fn line_of(me: PeerId, event: &Event) -> Option<Line> {
             }
         }
         Event::Rendezvous(rendezvous::Event::Server(event)) => line_of_point(event)?,
+        Event::Rendezvous(rendezvous::Event::Client(event)) => line_of_point_user(event)?,
         Event::Reservation(client::Event::Reserved { relay, expires, addresses, .. }) => Line::Reservation {
             relay: relay.to_string(),
             expires: expires.as_secs(),
@@ -298,6 +328,31 @@ fn line_of_point(event: &server::Event) -> Option<Line> {
         StoreFailed { error } => Line::Error { message: error.clone() },
         _ => return None,
     })
+}
+
+fn line_of_point_user(event: &rendezvous::client::Event) -> Option<Line> {
+    use rendezvous::client::Event::{Discovered, Expired, Registered, RegistrationLost, Updated};
+    Some(match event {
+        Registered { namespace, ttl, .. } => {
+            Line::Registered { namespace: namespace.clone(), ttl: ttl.as_secs() }
+        }
+        RegistrationLost { namespace, reason, .. } => {
+            Line::RegistrationLost { namespace: namespace.clone(), reason: reason.to_string() }
+        }
+        Discovered { found, .. } | Updated { found, .. } => line_of_peer(found),
+        Expired { peer, .. } => Line::Expired { peer: peer.to_string() },
+        _ => return None,
+    })
+}
+
+/// A peer that was found.
+pub(crate) fn line_of_peer(found: &Found) -> Line {
+    Line::Peer {
+        peer: found.peer.to_string(),
+        addresses: found.addresses.iter().map(Multiaddr::to_string).collect(),
+        ttl: found.ttl.as_secs(),
+        signed: found.signed,
+    }
 }
 
 /// `address` with `/p2p/PEER` at its end, once.

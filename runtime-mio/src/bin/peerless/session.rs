@@ -140,6 +140,21 @@ impl Session {
         Ok(None)
     }
 
+    /// The first event in which `pick` finds what it looks for, already reported.
+    pub(crate) fn wait_for<T>(
+        &mut self,
+        patience: Duration,
+        pick: impl Fn(&Event) -> Option<T>,
+    ) -> Result<T, Failure> {
+        let until = self.runtime.now() + patience;
+        while let Some(event) = self.next_event(until)? {
+            if let Some(found) = pick(&event) {
+                return Ok(found);
+            }
+        }
+        self.give_up(&format!("no answer within {} s", patience.as_secs()))
+    }
+
     /// Connects to whom `address` leads.
     pub(crate) fn connect(&mut self, address: &Multiaddr) -> Result<ConnectionId, Failure> {
         let peer = shape(address).and_then(|shape| shape.peer);

@@ -129,6 +129,14 @@ impl Client {
         }
     }
 
+    /// Renews a registration no more and leaves it to its end, which the point is not told before.
+    pub fn abandon(&mut self, cx: &mut Context<'_>, point: PeerId, namespace: &str) {
+        if let Some(id) = self.registration_id(&point, namespace) {
+            self.drop_request(cx, Job::Register(id));
+            self.forget(id);
+        }
+    }
+
     /// How far we are with a registration; `None` if it is not wanted.
     pub fn registration(&self, point: &PeerId, namespace: &str) -> Option<RegistrationState> {
         let registrar = self.registrations.get(&self.registration_id(point, namespace)?)?;

@@ -22,7 +22,7 @@ fn clap_finds_no_fault_in_the_definition() {
 #[test]
 fn a_mistake_is_one_sentence_that_says_what_would_be_right() {
     for (line, words) in [
-        ("peerless", "name a command: id, relay, rendezvous, listen, ping, perf or echo"),
+        ("peerless", "name a command: id, relay, rendezvous, register, discover, listen, ping, perf or echo"),
         ("peerless rely", "unrecognized subcommand 'rely'; a similar subcommand exists: 'relay'"),
         ("peerless id --jsn", "unexpected argument '--jsn' found; a similar argument exists: '--json'"),
         ("peerless ping", "the following required arguments were not provided: <MULTIADDR>"),
@@ -39,6 +39,20 @@ fn a_mistake_is_one_sentence_that_says_what_would_be_right() {
             "peerless listen --relay /ip4/1.2.3.4/udp/1/quic-v1",
             "looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER",
         ),
+        ("peerless register --namespace x", "were not provided: --point <MULTIADDR>"),
+        (
+            "peerless discover --namespace x --point /ip4/1.2.3.4/udp/1/quic-v1",
+            "a point's address looks like",
+        ),
+        (
+            "peerless register --namespace= --point /ip4/1.2.3.4/udp/1/quic-v1/p2p/PEER",
+            "a namespace has 1 to 255 bytes, not 0",
+        ),
+        (
+            "peerless register --namespace x --point /ip4/1.2.3.4/udp/1/quic-v1/p2p/PEER --ttl 73h",
+            "lasts from 1s to 72h",
+        ),
+        ("peerless discover --namespace x --limit 1 --watch", "cannot be used with"),
         ("peerless ping nonsense", "or through a relay like"),
         ("peerless ping /ip4/1.2.3.4/udp/1/quic-v1/p2p-circuit/p2p/PEER", "or through a relay like"),
         ("peerless ping /ip4/1.2.3.4/udp/1/quic-v1/p2p/12D3Koo", "or through a relay like"),
