@@ -314,6 +314,27 @@ fn d_without_a_time_two_hours_are_granted_and_end_to_the_nanosecond() {
 }
 
 #[test]
+fn d_what_was_asked_for_last_counts_be_it_longer_or_shorter() {
+    let mut solo = point();
+    let a = solo.connect("A");
+    for (ttl, lasts) in [(7200, 2 * HOUR), (10_800, 3 * HOUR), (72 * 3600, 72 * HOUR), (7200, 2 * HOUR)] {
+        enlist(&mut solo, a, "A", "ns");
+        solo.advance(HOUR);
+        assert_eq!(status(&mut solo, a, &register("ns", record("A"), Some(ttl))), Status::Ok);
+        events(&mut solo);
+        solo.advance(lasts - TICK);
+        assert_eq!((solo.behaviour.registrations(), events(&mut solo)), (1, vec![]), "{ttl}");
+        solo.advance(TICK);
+        assert_eq!((solo.behaviour.registrations(), events(&mut solo).len()), (0, 1), "{ttl}");
+    }
+    // A shorter time than what is left.
+    assert_eq!(status(&mut solo, a, &register("ns", record("A"), Some(72 * 3600))), Status::Ok);
+    enlist(&mut solo, a, "A", "ns");
+    solo.advance(2 * HOUR);
+    assert_eq!(solo.behaviour.registrations(), 0);
+}
+
+#[test]
 fn d_times_out_of_bounds_are_refused() {
     let mut solo = point();
     let a = solo.connect("A");
@@ -784,5 +805,5 @@ fn the_point_obeys_the_laws_of_behaviours() {
             "rendezvous.left_out",
         ],
     }
-    .check(60);
+    .check(30);
 }

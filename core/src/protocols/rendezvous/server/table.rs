@@ -50,6 +50,8 @@ pub(super) struct Registration {
     /// Its number when it was last refreshed.
     pub(super) refreshed: u64,
     pub(super) expires: Instant,
+    /// Its timer, which is not armed anew before it is due: most registrations are refreshed long before.
+    timer: Instant,
 }
 
 /// A peer that is registered somewhere.
@@ -260,9 +262,12 @@ impl Table {
         self.latest = number;
         let registration = &mut self.registrations[slot as usize];
         let old = std::mem::replace(&mut registration.refreshed, number);
-        self.expiry.clear(registration.expires, slot);
         registration.expires = expires;
-        self.expiry.set(expires, slot);
+        if expires < registration.timer {
+            self.expiry.clear(registration.timer, slot);
+            registration.timer = expires;
+            self.expiry.set(expires, slot);
+        }
         let orders = &mut self.namespaces[registration.namespace as usize].orders;
         for orders in [orders, &mut self.all] {
             orders.by_refreshed.remove(&old);
@@ -281,7 +286,7 @@ impl Table {
     ) -> Slot {
         self.skip_to(created.max(refreshed));
         let namespace = self.add_namespace(namespace);
-        let registration = Registration { owner, namespace, created, refreshed, expires };
+        let registration = Registration { owner, namespace, created, refreshed, expires, timer: expires };
         let slot = self.registrations.insert(registration) as Slot;
         let hash = self.hash((owner, namespace));
         let Self { registrations, by_pair, keys, .. } = self;
@@ -303,7 +308,7 @@ impl Table {
     /// Ends a registration, and drops its peer and its namespace if it was their last.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Ended> {
         let registration = self.registrations.try_remove(slot as usize)?;
-        let Registration { owner, namespace, created, refreshed, expires } = registration;
+        let Registration { owner, namespace, created, refreshed, timer, .. } = registration;
         let hash = self.hash((owner, namespace));
         if let Ok(entry) = self.by_pair.find_entry(hash, |at| *at == slot) {
             entry.remove();
@@ -312,7 +317,7 @@ impl Table {
             orders.by_created.remove(&created);
             orders.by_refreshed.remove(&refreshed);
         }
-        self.expiry.clear(expires, slot);
+        self.expiry.clear(timer, slot);
         let keeper = &mut self.owners[owner as usize];
         keeper.registrations -= 1;
         let (peer, host, last) = (keeper.peer.clone(), keeper.host, keeper.registrations == 0);
@@ -333,11 +338,19 @@ impl Table {
 
     /// Ends the next registration whose time is up.
     pub(super) fn expire(&mut self, now: Instant) -> Option<Ended> {
-        let (_, slot) = self.expiry.pop_due(now)?;
-        self.remove(slot)
+        loop {
+            let (_, slot) = self.expiry.pop_due(now)?;
+            match self.registrations.get_mut(slot as usize) {
+                Some(registration) if registration.expires > now => {
+                    registration.timer = registration.expires;
+                    self.expiry.set(registration.timer, slot);
+                }
+                _ => return self.remove(slot),
+            }
+        }
     }
 
-    /// When the next registration's time is up.
+    /// When to look for registrations whose time is up: not later than the next.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.expiry.next()
     }
