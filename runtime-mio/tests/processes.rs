@@ -436,3 +436,40 @@ fn a_configuration_file_is_obeyed_and_a_wrong_one_is_refused_before_anything_is_
     assert!(said.contains("denied: the network 127.0.0.0/8 is denied"), "{said}");
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn a_running_node_tells_its_connections_over_its_control_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("control");
+    let control = format!("--control {}", socket.display());
+    let none = run(&format!("{control} status"));
+    assert_eq!(none.status.code(), Some(1));
+    assert_eq!(run("status").status.code(), Some(2));
+
+    let relay = Peerless::start("--ephemeral relay --listen /ip4/127.0.0.1/udp/0/quic-v1");
+    let relay_address = relay.address();
+    let node = Peerless::start(&format!(
+        "--ephemeral {control} listen --listen /ip4/127.0.0.1/udp/0/quic-v1 --relay {relay_address}"
+    ));
+    node.event("reservation");
+    let output = run(&format!("--json {control} status"));
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let row = &status["connections"][0];
+    assert_eq!(status["event"], "status");
+    assert_eq!((&row["direction"], &row["transport"]), (&"outbound".into(), &"quic".into()), "{status}");
+    assert_eq!(row["protected"][0], "relay");
+    assert!(row["rtt_us"].as_u64().unwrap() > 0 && relay_address.contains(row["peer"].as_str().unwrap()));
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let table = String::from_utf8(run(&format!("{control} status")).stdout).unwrap();
+    assert!(
+        table.contains("connections 1,") && table.contains("DIRECTION") && table.contains("!relay"),
+        "{table}"
+    );
+    let second = run(&format!("--ephemeral {control} listen --listen /ip4/127.0.0.1/udp/0/quic-v1"));
+    assert_eq!(second.status.code(), Some(2), "one socket is for one node");
+    let file = directory.path().join("file");
+    fs::write(&file, "precious").unwrap();
+    let spared = run(&format!("--ephemeral --control {} listen", file.display()));
+    assert_eq!((spared.status.code(), fs::read_to_string(&file).unwrap()), (Some(2), "precious".into()));
+}

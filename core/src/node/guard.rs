@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use libp2p_identity::PeerId;
@@ -214,7 +215,7 @@ impl Node {
         let mut peers: BTreeMap<PeerId, pruner::Candidate> = BTreeMap::new();
         for info in self.connections.iter() {
             let ip = address::ip_of(&info.remote).filter(|_| info.relayed.is_none());
-            let streams = self.transport.links.get(&info.id).map_or(0, |link| link.streams.len());
+            let streams = self.streams_on(info.id);
             let candidate = peers.entry(info.peer).or_insert_with(|| pruner::Candidate {
                 value: self.swarm.tags.value(self.now, &info.peer),
                 streams: 0,
@@ -231,5 +232,16 @@ impl Node {
             candidate.spared |= self.swarm.gate.allows_by_name(&info.peer, ip);
         }
         peers.into_values().collect()
+    }
+
+    /// Streams of a connection, those being negotiated included; 0 if it is gone.
+    pub fn streams_on(&self, connection: ConnectionId) -> usize {
+        self.transport.links.get(&connection).map_or(0, |link| link.streams.len())
+    }
+
+    /// The latest estimate of a connection's round-trip time: the transport's, or that of the last ping through a relay.
+    pub fn round_trip(&self, connection: ConnectionId) -> Option<Duration> {
+        let of_ping = || self.connections.get(connection).and_then(|info| info.rtt);
+        self.transport.rtt(connection).or_else(of_ping)
     }
 }

@@ -48,6 +48,10 @@ pub(crate) struct Common {
     /// TOML file with limits, the gate and pruning; flags win over it
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    #[cfg(unix)]
+    /// Local socket at which a running node answers `peerless status`
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
     /// Log to stderr; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -74,6 +78,9 @@ pub(crate) enum Command {
     Discover(DiscoverArgs),
     /// Be reachable, directly and through relays, and serve ping, identify, perf and echo
     Listen(ListenArgs),
+    #[cfg(unix)]
+    /// Print whom a running node is connected to; needs the --control PATH that it was given
+    Status,
     /// Measure round-trip times
     Ping(PingArgs),
     /// Measure throughput
@@ -374,7 +381,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, NoC
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoCommand::Show(error),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             NoCommand::Wrong(
-                "name a command: id, relay, rendezvous, register, discover, listen, ping, perf or echo"
+                "name a command: id, relay, rendezvous, register, discover, listen, status, ping, perf or echo"
                     .into(),
             )
         }

@@ -18,6 +18,8 @@ mod rendezvous;
 mod report;
 mod session;
 mod settings;
+#[cfg(unix)]
+mod status;
 mod store;
 
 use cli::{Cli, Command, NoCommand};
@@ -73,6 +75,8 @@ fn run(cli: &Cli, report: Reporter) -> Result<(), Failure> {
         Command::Listen(args) => listen::run(&cli.common, args, report),
         Command::Ping(args) => ping::run(&cli.common, args, report),
         Command::Perf(args) => perf::run(&cli.common, args, report),
+        #[cfg(unix)]
+        Command::Status => status::run(cli.common.control.as_deref(), report),
         Command::Echo(args) => echo::run(&cli.common, args, report),
     }
 }

@@ -19,6 +19,9 @@ use peerless_mio::unix_now;
 use peerless_proto::address;
 use serde::Serialize;
 
+#[cfg(unix)]
+use crate::status::Status;
+
 /// One line of output.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -29,6 +32,8 @@ pub(crate) enum Line {
     Metrics {
         address: String,
     },
+    #[cfg(unix)]
+    Status(Status),
     Listening {
         address: String,
     },
@@ -133,6 +138,8 @@ impl fmt::Display for Line {
         match self {
             Self::Id { peer } => write!(f, "{peer}"),
             Self::Metrics { address } => write!(f, "metrics at http://{address}/metrics"),
+            #[cfg(unix)]
+            Self::Status(status) => status.fmt(f),
             Self::Listening { address } => write!(f, "listening at {address}"),
             Self::Reservation { relay, expires, addresses } => {
                 let left = UnixTime::from_secs(*expires).saturating_duration_since(unix_now());
@@ -199,7 +206,7 @@ impl fmt::Display for Line {
 }
 
 /// A time span in words: its largest unit and the next.
-struct Span(Duration);
+pub(crate) struct Span(pub(crate) Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -65,6 +65,9 @@ pub(crate) struct Session {
     report: Reporter,
     me: PeerId,
     store: Option<Sender<StorageRequest>>,
+    /// Answers as long as the session lasts.
+    #[cfg(unix)]
+    _control: Option<crate::status::Control>,
 }
 
 impl Session {
@@ -109,7 +112,20 @@ impl Session {
             report.line(&Line::Metrics { address: address.to_string() });
         }
         let store = store.map(|store| store.serve(runtime.handle())).transpose()?;
-        Ok(Self { runtime, report, me, store })
+        #[cfg(unix)]
+        let control = common
+            .control
+            .as_deref()
+            .map(|path| crate::status::Control::serve(path, runtime.handle()))
+            .transpose()?;
+        Ok(Self {
+            runtime,
+            report,
+            me,
+            store,
+            #[cfg(unix)]
+            _control: control,
+        })
     }
 
     /// Runs until a signal comes and the node is shut down. `on_event` sees every event, after it was reported.
