@@ -95,6 +95,23 @@ impl Process {
         let path = format!("/proc/{}/status", self.child.id());
         parse_rss(&read(&path)?).ok_or_else(|| format!("{path} is not as expected"))
     }
+
+    /// How often its threads have gone to sleep, all together, and so have been woken up.
+    ///
+    /// # Errors
+    /// If it is gone, or there is no `/proc`.
+    pub fn wakeups(&self) -> Result<u64, String> {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let mut count = 0;
+        for task in fs::read_dir(&tasks).map_err(|error| format!("{tasks}: {error}"))? {
+            let path = task.map_err(|error| format!("{tasks}: {error}"))?.path().join("status");
+            let status = read(&path.to_string_lossy())?;
+            let value = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let value = value.and_then(|value| value.trim().parse::<u64>().ok());
+            count += value.ok_or_else(|| format!("{} is not as expected", path.display()))?;
+        }
+        Ok(count)
+    }
 }
 
 impl Drop for Process {

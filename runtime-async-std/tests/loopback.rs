@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn start(seed: u8, config: Config) -> Handle {
     let mut node = node::Config::new(Identity::generate(&mut Rng::new([seed; 32])));
+    node.quic.handshake_timeout = Duration::from_secs(2);
     node.app_protocols = [(ECHO, 1024), (RAW, 1024), (UNKNOWN, 0)]
         .map(|(name, inbound_per_peer)| AppProtocol { name, inbound_per_peer })
         .into();
@@ -205,6 +206,25 @@ fn a_dropped_dial_is_given_up() {
         assert_eq!(counts(), (0, 0));
         Timer::after(Duration::from_millis(200)).await;
         assert_eq!(counts(), (0, 0));
+        client.shutdown().await;
+    });
+}
+
+#[test]
+fn a_dropped_reservation_is_given_up() {
+    run(async {
+        let client = start(2, loopback());
+        let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = nobody.local_addr().unwrap().port();
+        let relay = Identity::generate(&mut Rng::new([3; 32])).peer();
+        let address: Multiaddr = format!("/ip4/127.0.0.1/udp/{port}/quic-v1/p2p/{relay}").parse().unwrap();
+        let mut reserve = Box::pin(client.reserve(address));
+        assert!(future::poll_once(&mut reserve).await.is_none());
+        assert_eq!((client.with(|node, _| node.stats().dials), client.stats().waiting), (1, 1));
+        drop(reserve);
+        assert_eq!(client.stats().waiting, 0);
+        // The dial that it began ends when the handshake has had its time.
+        settle(&client, [0; 4]).await;
         client.shutdown().await;
     });
 }

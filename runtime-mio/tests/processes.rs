@@ -8,6 +8,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
+    path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -397,6 +398,54 @@ fn a_key_is_made_on_first_use_and_a_broken_one_is_refused() {
     let refused = run(&id);
     assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0));
     assert_eq!(fs::read(&key).unwrap(), b"broken");
+}
+
+#[test]
+fn a_process_killed_at_any_moment_leaves_its_key_whole_or_not_there() {
+    let parent = tempfile::tempdir().unwrap();
+    let id = |directory: &Path| format!("id --identity {}", directory.display());
+    let key = |directory: &Path| fs::read(directory.join("identity.key"));
+    #[expect(clippy::disallowed_methods, reason = "when to kill depends on how fast this machine is")]
+    let now = std::time::Instant::now;
+    // The whole of it, and a little more.
+    let start = now();
+    assert!(run(&id(&parent.path().join("timing"))).status.success());
+    let (whole, length) = (start.elapsed() * 5 / 4, key(&parent.path().join("timing")).unwrap().len());
+    let (kills, mut before, mut after) = (100, 0, 0);
+    for n in 0..=kills {
+        let directory = parent.path().join(n.to_string());
+        let mut child = command(&id(&directory)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(whole * n / kills);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = key(&directory);
+        match &left {
+            Ok(left) => {
+                after += 1;
+                assert_eq!(left.len(), length);
+            }
+            Err(error) => {
+                before += 1;
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+            }
+        }
+        // The next one goes on from there.
+        let next = run(&id(&directory));
+        assert!(next.status.success(), "{next:?}");
+        let kept = key(&directory).unwrap();
+        assert!(left.is_err() || left.unwrap() == kept);
+        assert_eq!(run(&id(&directory)).stdout, next.stdout);
+    }
+    assert!(before > 0, "no kill came before the key was there, of which {after} came after");
+
+    // And one that runs with its key for a while has it still.
+    let directory = parent.path().join("0");
+    let expected = key(&directory).unwrap();
+    let mut listener = Peerless::start(&format!("listen {ANY_PORT} --identity {}", directory.display()));
+    listener.address();
+    listener.child.kill().unwrap();
+    listener.child.wait().unwrap();
+    assert_eq!(key(&directory).unwrap(), expected);
 }
 
 #[test]

@@ -27,5 +27,5 @@ fn main() -> io::Result<ExitCode> {
             runtime.shutdown();
         }
     })?;
-    Ok(app.exit())
+    Ok(app.exit(runtime.node()))
 }

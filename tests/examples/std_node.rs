@@ -59,7 +59,7 @@ fn main() -> io::Result<ExitCode> {
             continue;
         }
         if ends.is_some_and(|end| end <= now || node.is_idle()) {
-            return Ok(app.exit());
+            return Ok(app.exit(&node));
         }
         let next = node.deadline().map(|deadline| deadline.at).into_iter().chain(ends).min();
         let wait = next.map(|at| at.saturating_duration_since(now).max(Duration::from_micros(1)));

@@ -260,5 +260,5 @@ async fn main() -> io::Result<ExitCode> {
         }
     };
     driver.run(on_event).await;
-    Ok(app.exit())
+    Ok(app.exit(&driver.node))
 }

@@ -70,7 +70,8 @@ fn a_dial_that_nobody_answers_is_interrupted_at_once() {
         silent.recv_from(&mut [0; 2000]).unwrap();
         let (code, lines) = node.terminate();
         assert_eq!((code, named(&lines, "error")), (Some(1), 1), "{driver}: {lines:?}");
-        assert_eq!(lines.last().unwrap()["message"], "interrupted", "{driver}");
+        let message = lines.last().unwrap()["message"].as_str().unwrap();
+        assert!(message == "interrupted" || message.ends_with("closed by us"), "{driver}: {message}");
         // What it sent before is not taken for the next driver's.
         silent.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         while silent.recv_from(&mut [0; 2000]).is_ok() {}

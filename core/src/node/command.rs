@@ -81,7 +81,7 @@ impl Node {
         self.pump();
     }
 
-    /// Gives up all reservations and registrations and closes all connections: circuits now, and direct ones when
+    /// Gives up all reservations, registrations and dials and closes all connections: circuits now, and direct ones when
     /// [`Node::poll_transmit`] has handed out everything else, so that the goodbyes leave before what carries them ends, and
     /// rendezvous points have heard that we leave, for which they have 0.3 s.
     pub fn shutdown(&mut self, now: Instant) {
@@ -94,6 +94,7 @@ impl Node {
             self.close_connection(connection);
         }
         self.auto_connect.stop();
+        self.give_up_dials();
         self.is_shutting_down = true;
         self.pump();
     }

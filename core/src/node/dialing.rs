@@ -20,7 +20,7 @@ use self::{attempt::Attempt, target::Target};
 use super::{Node, transport::QuicUse};
 use crate::{
     behaviour::Reply,
-    event::{AttemptError, DialError, Event},
+    event::{AttemptError, CloseReason, DialError, Event},
     ids::{Arena, ConnectionId, DialId, JobId, QueryId, Token},
     peerstore::Source,
     protocols::relay::client::through_any_relay,
@@ -528,6 +528,18 @@ impl Node {
             }
         }
         self.answer(id, Err(DialError { attempts }));
+    }
+
+    /// The node shuts down; whoever dials is told.
+    pub(super) fn give_up_dials(&mut self) {
+        for id in self.dialing.jobs.ids().collect::<Vec<_>>() {
+            let Some(mut job) = self.end_job(id) else { continue };
+            let running = job.running.drain(..).map(|(address, _)| address);
+            job.failed.extend(running.map(|address| (address, AttemptError::Failed(CloseReason::Local))));
+            for request in job.requests {
+                self.answer(request, Err(DialError { attempts: job.failed.clone() }));
+            }
+        }
     }
 }
 

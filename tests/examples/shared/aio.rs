@@ -5,7 +5,7 @@ use std::future::Future;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use peerless_async_std::{Handle, Stream};
 
-use super::{CHUNK, ECHO, Job, Options, Pattern, on_signal, report, report_echo};
+use super::{CHUNK, ECHO, Job, Options, Pattern, on_signal, report, report_echo, report_left};
 
 /// Streams that are opened before one of them has answered.
 const MAX_PROPOSED: usize = 64;
@@ -54,6 +54,9 @@ pub async fn run<S: Fn(Task) + Clone + Send + 'static>(
     let outcome = async {
         let outcome = future::or(job, signal).await;
         handle.shutdown().await;
+        // What is dropped leaves nothing behind, neither in the node nor in the runtime.
+        let stats = handle.stats();
+        report_left(&handle.with(|node, _| node.stats()), stats.streams + stats.waiting);
         outcome
     };
     future::zip(outcome, events).await.0

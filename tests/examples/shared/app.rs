@@ -14,7 +14,7 @@ use peerless_core::{
     time::Instant,
 };
 
-use super::{CHUNK, ECHO, Job, Options, Pattern, finish, report, report_echo};
+use super::{CHUNK, ECHO, Job, Options, Pattern, finish, report, report_echo, report_left};
 
 /// Streams of ours that may wait for the remote's agreement at the same time.
 const MAX_PROPOSED: u64 = 64;
@@ -85,7 +85,8 @@ impl App {
     }
 
     /// How it went. A listener that is stopped has done its work; the others have not.
-    pub fn exit(self) -> ExitCode {
+    pub fn exit(self, node: &Node) -> ExitCode {
+        report_left(&node.stats(), 0);
         let interrupted = match self.job {
             Job::Listen { .. } | Job::Relay => Ok(()),
             _ => Err("interrupted".to_owned()),

@@ -183,6 +183,14 @@ pub fn report_echo(bytes: u64, ok: bool) {
     print("echo", json!({ "bytes": bytes, "ok": ok }));
 }
 
+/// What is still held at the end, by the node and by its runtime.
+pub fn report_left(stats: &node::Stats, runtime: usize) {
+    let node::Stats { connections, streams, splices, circuits, dials, timers, .. } = stats;
+    let node = json!({ "connections": connections, "streams": streams, "splices": splices,
+        "circuits": circuits, "dials": dials, "timers": timers, "runtime": runtime });
+    print("left", node);
+}
+
 /// Prints an error, if that is the outcome, and turns it into an exit code.
 pub fn finish(outcome: Result<(), String>) -> ExitCode {
     match outcome {

@@ -80,7 +80,13 @@ impl Node {
                 Err(error) => panic!("{}: {error} after {:?}", self.name, self.seen),
             }
         }
-        (self.child.wait().unwrap().code(), self.seen.take())
+        let (code, mut lines) = (self.child.wait().unwrap().code(), self.seen.take());
+        // Whatever it did, and whatever was interrupted, it has let go of all of it.
+        let left = lines.iter().position(|line| line["event"] == "left").map(|at| lines.remove(at));
+        let left = left.unwrap_or_else(|| panic!("{}: ended with {code:?} after {lines:?}", self.name));
+        let held = left.as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>();
+        assert_eq!(held, 0, "{}: {left}", self.name);
+        (code, lines)
     }
 
     pub(crate) fn signal(&self, signal: &str) {

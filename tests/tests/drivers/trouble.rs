@@ -165,7 +165,7 @@ impl Clocks {
         if !library.exists() {
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers/clock.c");
             let mut compiler = Command::new("cc");
-            compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source);
+            compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
             assert!(compiler.status().unwrap().success(), "a C compiler is what the build needs too");
         }
         let mut clocks = Self { library, offsets: tempfile::NamedTempFile::new_in(directory).unwrap() };
