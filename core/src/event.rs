@@ -293,6 +293,9 @@ pub enum CloseReason {
     /// We closed it.
     #[error("closed by us")]
     Local,
+    /// We closed it, because it was not healthy and another one has taken its place.
+    #[error("closed by us, as a healthier one has taken its place")]
+    Replaced,
     /// We closed it, because another one to the same peer is kept.
     #[error("closed by us, as there is another")]
     Duplicate,

@@ -617,6 +617,48 @@ fn an_observed_address_lasts_as_long_as_somebody_sees_it() {
     assert!(solo.behaviour.is_empty());
 }
 
+/// A peer at this IP address tells where it sees us.
+fn observer(solo: &mut Solo<Identify>, name: &str, ip: &str, seen: &str) -> ConnectionId {
+    let place = address(&format!("/ip4/{ip}/udp/4001/quic-v1"));
+    let connection = solo.connect_with(name, |info| info.remote = place);
+    answer(solo, &Message { observed_addr: Some(address(seen).to_vec()), ..says(name) });
+    connection
+}
+
+#[test]
+fn an_observed_address_is_believed_when_four_places_see_it_until_only_one_does() {
+    let mut solo = solo();
+    for n in 0..200 {
+        observer(&mut solo, "liar", &format!("198.18.{n}.1"), "/ip4/192.0.2.66/udp/6/quic-v1");
+    }
+    assert_eq!(
+        own_addresses(&solo, AddressSource::Confirmed),
+        [""; 0],
+        "a crowd in one place may be one liar"
+    );
+    let places = ["B", "C", "D", "E"].map(|name| (name, format!("{}.7.0.1", 11 + name.as_bytes()[0])));
+    let seen: Vec<_> = places.iter().map(|(name, ip)| observer(&mut solo, name, ip, SEEN)).collect();
+    assert_eq!(own_addresses(&solo, AddressSource::Confirmed), [SEEN]);
+    solo.disconnect(seen[0]);
+    solo.disconnect(seen[1]);
+    assert_eq!(own_addresses(&solo, AddressSource::Confirmed), [SEEN], "each change is told to everybody");
+    solo.disconnect(seen[2]);
+    assert_eq!(own_addresses(&solo, AddressSource::Confirmed), [""; 0]);
+    counted(&solo, &[("identify.observed.confirmed", 1)]);
+}
+
+#[test]
+fn where_somebody_else_is_we_are_not() {
+    let mut solo = solo();
+    let relay = "/ip4/203.0.113.77/udp/4001/quic-v1";
+    solo.connect_with("R", |info| info.remote = address(relay));
+    let _asking_the_relay = solo.open();
+    for n in 1..6 {
+        observer(&mut solo, "B", &format!("{n}.7.0.1"), relay);
+    }
+    assert_eq!(own_addresses(&solo, AddressSource::Observed), [""; 0]);
+}
+
 #[test]
 fn nothing_is_left_of_a_peer_that_is_gone() {
     let mut solo = solo();

@@ -196,6 +196,28 @@ impl Node {
         opened
     }
 
+    /// Opens a stream to a peer, on the connection that the [`Strategy`](crate::swarm::select::Strategy) prefers, or on
+    /// the next best one if that grants none.
+    pub fn open_to(
+        &mut self,
+        now: Instant,
+        peer: &PeerId,
+        protocol: &ProtocolName,
+    ) -> Result<StreamId, OpenError> {
+        self.advance(now);
+        let mut last = OpenError::NoConnection;
+        for connection in self.by_preference(peer) {
+            match self.open(now, connection, protocol) {
+                Ok(stream) => {
+                    self.health.chose(connection);
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     /// Takes up to `max` bytes of what the remote sent, without copying.
     pub fn read(&mut self, now: Instant, stream: StreamId, max: usize) -> Result<Read, StreamError> {
         self.advance(now);

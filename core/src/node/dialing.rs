@@ -42,6 +42,8 @@ pub(super) enum Requester {
     Behaviour(usize, Token),
     /// Nobody but ourselves.
     AutoConnect(PeerId),
+    /// The same, in place of a connection that is not healthy.
+    Replacement(ConnectionId),
 }
 
 /// One wish to be connected.
@@ -436,6 +438,8 @@ impl Node {
             }
             (Requester::AutoConnect(peer), Ok(_)) => self.auto_connect.connected(&peer),
             (Requester::AutoConnect(peer), Err(_)) => self.auto_connect.failed(self.now, peer),
+            (Requester::Replacement(old), Ok(new)) => self.replace(old, new),
+            (Requester::Replacement(_), Err(_)) => self.counters.add("swarm.health.replacement_failed", 1),
             (Requester::Embedder, Ok(connection)) => {
                 if let Some(peer) = self.connections.get(connection).map(|info| info.peer) {
                     self.emit(Event::Dialed { dial: id, connection, peer });

@@ -136,7 +136,9 @@ fn refused(refusal: &Refusal) -> ErrorKind {
 
 fn close_reason(reason: &CloseReason) -> ErrorKind {
     match reason {
-        CloseReason::Local | CloseReason::Pruned | CloseReason::Duplicate => ErrorKind::ConnectionAborted,
+        CloseReason::Local | CloseReason::Pruned | CloseReason::Duplicate | CloseReason::Replaced => {
+            ErrorKind::ConnectionAborted
+        }
         CloseReason::Remote { .. } | CloseReason::Reset => ErrorKind::ConnectionReset,
         CloseReason::TimedOut => ErrorKind::TimedOut,
         CloseReason::WrongPeer { .. } | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => {

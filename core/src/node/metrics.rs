@@ -502,5 +502,6 @@ fn close(reason: &CloseReason) -> &'static str {
         CloseReason::Refused(_) => "refused",
         CloseReason::Pruned => "pruned",
         CloseReason::Duplicate => "duplicate",
+        CloseReason::Replaced => "replaced",
     }
 }

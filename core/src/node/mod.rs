@@ -22,6 +22,7 @@ mod config;
 mod dialing;
 mod duplicates;
 mod guard;
+mod health;
 mod io_error;
 mod metrics;
 mod peers;
@@ -63,7 +64,7 @@ use crate::{
     quic::{Quic, TlsCrypto},
     rng::{HashKeys, Map, Rng},
     streams::{Owner, Streams, splice::Splices},
-    swarm::{Swarm, autoconnect::AutoConnect, table::Connections},
+    swarm::{Swarm, autoconnect::AutoConnect, health::Health, select::Strategy, table::Connections},
     time::{Deadline, Instant, UnixTime, WallClock},
     tls::{self, TlsIdentity},
     trace::{Line, Trace},
@@ -107,6 +108,8 @@ pub struct Node {
     storage: Storage,
     duplicates: Duplicates,
     auto_connect: AutoConnect,
+    health: Health,
+    strategy: Strategy,
     peerstore: Peerstore,
     stream_config: crate::streams::Config,
     upgrade_config: crate::upgrade::Config,
@@ -197,6 +200,8 @@ impl Node {
             dialing: Dialing::new(config.swarm.dial.clone(), rng.fork("dial")),
             resolves_text: config.resolves_text,
             duplicates: Duplicates::default(),
+            health: Health::new(config.swarm.health),
+            strategy: config.swarm.strategy,
             auto_connect: AutoConnect::new(config.swarm.auto_connect, rng.fork("auto-connect")),
             peerstore: Peerstore::new(config.swarm.peerstore),
             swarm: Swarm::new(config.swarm),
@@ -266,6 +271,7 @@ impl Node {
         self.expire_dials();
         self.expire_duplicates();
         self.auto_connect();
+        self.look_at_health();
         self.pump();
     }
 
@@ -350,6 +356,7 @@ impl Node {
             (self.duplicates.next_timer(), "duplicate connection"),
         ];
         deadline = Deadline::earliest(deadline, self.auto_connect.deadline());
+        deadline = Deadline::earliest(deadline, self.health.deadline());
         let own = own.into_iter().filter_map(|(at, why)| at.map(|at| Deadline::new(at, why))).min();
         Deadline::earliest(deadline, own)
     }

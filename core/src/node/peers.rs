@@ -80,12 +80,14 @@ impl Node {
         }
         self.dialing.backoff.succeeded(peer, dialled);
         self.auto_connect.connected(&peer);
+        self.health.connected(self.now, connection);
         self.settle_duplicates(connection);
     }
 
     /// A connection is gone.
     pub(super) fn left_behind(&mut self, info: &ConnectionInfo) {
         self.peerstore.disconnected(self.now, info.peer);
+        self.health.disconnected(info.id);
         self.reinstate(info);
         if self.connections.of(&info.peer).is_empty() {
             self.auto_connect.disconnected(self.now, info.peer);

@@ -252,6 +252,7 @@ impl Node {
                 })));
             }
             Event::Ping(ping) => {
+                self.health.pinged(self.now, ping.connection, ping.result.as_ref().ok().copied());
                 if let (Ok(rtt), Some(info)) = (&ping.result, self.connections.get_mut(ping.connection)) {
                     info.rtt = Some(*rtt);
                     self.peerstore.measured(self.now, ping.peer, *rtt);

@@ -282,6 +282,7 @@ impl Node {
     /// A stream is lost: gives it up and tells whom it concerns.
     pub(super) fn fail_stream(&mut self, id: StreamId, fault: StreamFault) {
         let Some(stream) = self.forget_stream(id) else { return };
+        self.blame(stream.connection, &fault);
         self.transport.reset(stream.connection, stream.number);
         self.stream_is_gone(id, &stream, fault);
     }

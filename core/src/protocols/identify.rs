@@ -13,7 +13,7 @@ use peerless_proto::pb::identify::Identify as Message;
 use self::message::{Before, Local, MAX_MESSAGE};
 use super::by_connection::ByConnection;
 use crate::{
-    addresses::AddressSource,
+    addresses::{AddressSource, Site, site},
     behaviour::{
         Action, Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent,
     },
@@ -39,6 +39,12 @@ const MAX_MESSAGES: usize = 10;
 
 /// Most pushes of ours under way at a time.
 const MAX_PUSHES: usize = 32;
+
+/// So many parts of the network must see us at an address for it to be believed (go-libp2p: 4 groups of observers): a
+/// crowd in one place may be one liar.
+const CONFIRMING_SITES: usize = 4;
+/// It is believed until no more than so many do, as each change is told to everybody.
+const DOUBTFUL_SITES: usize = 1;
 
 /// Most pushes accepted on a connection in each [`PUSH_WINDOW`].
 const MAX_PUSHES_ACCEPTED: usize = 30;
@@ -117,8 +123,16 @@ pub struct Identify {
     queue: BTreeSet<ConnectionId>,
     /// Pushes of ours under way.
     pushing: usize,
-    /// Where we are seen, with the number of connections on which we are told so.
-    observed: BTreeMap<Multiaddr, usize>,
+    /// Where we are seen, and by whom.
+    observed: BTreeMap<Multiaddr, Observers>,
+}
+
+/// Those that see us at an address.
+#[derive(Debug, Default)]
+struct Observers {
+    /// Where they are, with the number of connections on which they tell so.
+    sites: BTreeMap<Site, usize>,
+    is_confirmed: bool,
 }
 
 /// One connection, until it ends.
@@ -130,7 +144,8 @@ struct Link {
     seq: Option<u64>,
     /// The version of `local` last sent on it.
     told: Option<u64>,
-    observed: Option<Multiaddr>,
+    /// Where it sees us, and where it is itself.
+    observed: Option<(Multiaddr, Site)>,
     window: Instant,
     pushes: usize,
 }
@@ -376,23 +391,44 @@ impl Identify {
         if remote.relayed.is_some() {
             return;
         }
-        let seen = message::plausible(said, view.local_peer()).filter(|seen| *seen != remote.remote);
-        let Some(seen) = seen else { return cx.count("identify.observed.refused") };
+        let is_elsewhere = |seen: &Multiaddr| view.connections.iter().any(|info| info.remote == *seen);
+        let seen = message::plausible(said, view.local_peer()).filter(|seen| !is_elsewhere(seen));
+        let (Some(seen), Some(site)) = (seen, site(&remote.remote)) else {
+            return cx.count("identify.observed.refused");
+        };
         let Some(link) = self.links.get_mut(connection) else { return };
-        if link.observed.as_ref() != Some(&seen) {
-            let old = link.observed.replace(seen.clone());
-            *self.observed.entry(seen.clone()).or_default() += 1;
-            self.unobserve(cx, old);
-            cx.push(Action::AddAddress { address: seen, source: AddressSource::Observed });
+        if link.observed.as_ref().is_some_and(|(before, _)| *before == seen) {
+            return;
+        }
+        let old = link.observed.replace((seen.clone(), site));
+        let observers = self.observed.entry(seen.clone()).or_default();
+        *observers.sites.entry(site).or_default() += 1;
+        let is_believed = observers.sites.len() >= CONFIRMING_SITES;
+        let is_new = is_believed && !std::mem::replace(&mut observers.is_confirmed, true);
+        self.unobserve(cx, old);
+        cx.push(Action::AddAddress { address: seen.clone(), source: AddressSource::Observed });
+        if is_new {
+            cx.count("identify.observed.confirmed");
+            cx.push(Action::AddAddress { address: seen, source: AddressSource::Confirmed });
         }
     }
 
     /// One connection less tells that we are seen there.
-    fn unobserve(&mut self, cx: &mut Context<'_>, address: Option<Multiaddr>) {
-        let Some(address) = address else { return };
-        let Some(count) = self.observed.get_mut(&address) else { return };
-        *count -= 1;
-        if *count == 0 {
+    fn unobserve(&mut self, cx: &mut Context<'_>, observed: Option<(Multiaddr, Site)>) {
+        let Some((address, site)) = observed else { return };
+        let Some(observers) = self.observed.get_mut(&address) else { return };
+        if let Some(count) = observers.sites.get_mut(&site) {
+            *count -= 1;
+            if *count == 0 {
+                observers.sites.remove(&site);
+            }
+        }
+        if observers.is_confirmed && observers.sites.len() <= DOUBTFUL_SITES {
+            observers.is_confirmed = false;
+            let address = address.clone();
+            cx.push(Action::RemoveAddress { address, source: AddressSource::Confirmed });
+        }
+        if observers.sites.is_empty() {
             self.observed.remove(&address);
             cx.push(Action::RemoveAddress { address, source: AddressSource::Observed });
         }

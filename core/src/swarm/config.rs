@@ -4,8 +4,10 @@ use super::{
     autoconnect::AutoConnectConfig,
     dial::DialConfig,
     gate::GateConfig,
+    health::HealthConfig,
     pruner::PrunerConfig,
     resources::{Limits, ScopeLimit},
+    select::Strategy,
 };
 use crate::{
     peerstore::PeerstoreConfig,
@@ -21,6 +23,10 @@ pub struct SwarmConfig {
     pub dial: DialConfig,
     /// Whom we dial unasked.
     pub auto_connect: AutoConnectConfig,
+    /// When a connection is replaced.
+    pub health: HealthConfig,
+    /// Which of several connections to a peer carries a new stream.
+    pub strategy: Strategy,
     /// What we remember of others.
     pub peerstore: PeerstoreConfig,
     /// Whom we talk to at all.
@@ -98,6 +104,7 @@ impl SwarmConfig {
         self.pruner.validate()?;
         self.dial.validate()?;
         self.auto_connect.validate()?;
+        self.health.validate()?;
         let never = self.pruner.high_water == usize::MAX;
         require(
             never || self.limits.system.connections >= self.pruner.high_water,

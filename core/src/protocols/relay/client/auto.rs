@@ -10,9 +10,9 @@ use super::{
     super::direct_connection,
     Client, Timer,
     grant::{MAX_BACK_OFF, back_off},
-    known::{MAX_CANDIDATES, site},
+    known::MAX_CANDIDATES,
 };
-use crate::{behaviour::Context, time::Instant};
+use crate::{addresses, behaviour::Context, time::Instant};
 
 /// When to look for relays, and how many reservations to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,14 +229,16 @@ impl Client {
     fn next_relay(&mut self, cx: &mut Context<'_>, is_needed: bool) -> Option<(PeerId, Multiaddr)> {
         let (now, view) = (cx.now(), cx.view());
         self.known.refresh(view, &mut self.scores, now);
-        let used: BTreeSet<_> = self.relays.values().filter_map(|wanted| site(&wanted.address)).collect();
+        let used: BTreeSet<_> =
+            self.relays.values().filter_map(|wanted| addresses::site(&wanted.address)).collect();
         let free = self.known.relays().filter(|(relay, candidate)| {
             candidate.not_before <= now
                 && !self.relays.contains_key(relay)
                 && (is_needed || direct_connection(view, relay).is_some())
         });
-        let (near, far): (Vec<_>, Vec<_>) =
-            free.partition(|(_, candidate)| site(&candidate.address).is_some_and(|s| used.contains(&s)));
+        let (near, far): (Vec<_>, Vec<_>) = free.partition(|(_, candidate)| {
+            addresses::site(&candidate.address).is_some_and(|s| used.contains(&s))
+        });
         for group in [&far, &near] {
             let relays: Vec<_> = group.iter().map(|(relay, _)| *relay).collect();
             if let Some(best) = self.scores.best(&relays, cx.rng(), now) {

@@ -1,6 +1,6 @@
 //! What is known of relays, and of who is reached through which: learnt from identify, or named by the embedder.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -181,22 +181,4 @@ fn place_of(connection: &ConnectionInfo, listening: &[Multiaddr]) -> Multiaddr {
     let same_host =
         |place: &&Multiaddr| address::parse_quic_v1(place).is_ok_and(|(at, _)| Some(at.ip()) == host);
     listening.iter().find(same_host).unwrap_or(&connection.remote).clone()
-}
-
-/// A part of the network that may fail, or be run, as one: an IPv4 /16 or an IPv6 /32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Site {
-    V4([u8; 2]),
-    V6([u8; 4]),
-}
-
-/// Where an address lies; `None` if it is a name.
-pub(super) fn site(address: &Multiaddr) -> Option<Site> {
-    Some(match address::ip_of(address)? {
-        IpAddr::V4(ip) => Site::V4([ip.octets()[0], ip.octets()[1]]),
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.octets();
-            Site::V6([a, b, c, d])
-        }
-    })
 }

@@ -1,0 +1,96 @@
+//! Streams over several connections to a peer, and connections that are replaced.
+
+use libp2p_identity::PeerId;
+
+use super::dialing::Requester;
+use crate::{
+    event::{CloseReason, StreamFault},
+    ids::ConnectionId,
+    node::Node,
+    protocols::ping::Ping,
+    swarm::{
+        dial::DialOptions,
+        health::{Health, Situation},
+        select::{self, Choice},
+    },
+};
+
+impl Node {
+    /// How healthy connections are.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// The connections to a peer, the one for the next stream first.
+    pub(super) fn by_preference(&mut self, peer: &PeerId) -> Vec<ConnectionId> {
+        let ids = self.connections.of(peer).to_vec();
+        ids.iter().for_each(|id| self.measure_direct(*id));
+        let infos = ids.iter().filter_map(|id| self.connections.get(*id));
+        let mut choices: Vec<_> = infos
+            .map(|info| Choice {
+                connection: info.id,
+                is_relayed: info.relayed.is_some(),
+                is_superseded: info.is_superseded,
+                streams: self.streams_of(info.id),
+                health: self.health.score(self.now, info.id),
+                rtt: info.rtt,
+                last_chosen: self.health.last_chosen(info.id),
+            })
+            .collect();
+        select::order(self.strategy, &mut choices);
+        choices.into_iter().map(|choice| choice.connection).collect()
+    }
+
+    /// A stream of ours was lost: is its connection to blame?
+    pub(super) fn blame(&mut self, connection: ConnectionId, fault: &StreamFault) {
+        if matches!(fault, StreamFault::NegotiationTimeout) {
+            self.health.stream_failed(self.now, connection);
+        }
+    }
+
+    /// Pings everybody, and replaces what has been unhealthy for long.
+    pub(super) fn look_at_health(&mut self) {
+        if !self.health.is_due(self.now) {
+            return;
+        }
+        let situations: Vec<_> =
+            self.connections.iter().map(|info| self.situation(info.id, &info.peer)).collect();
+        let sick = self.health.look(self.now, situations.into_iter());
+        for connection in self.connections.iter().map(|info| info.id).collect::<Vec<_>>() {
+            self.with::<Ping, _>(self.now, |ping, cx| ping.ping(cx, connection));
+        }
+        for connection in sick {
+            let Some(info) = self.connections.get(connection) else { continue };
+            let (peer, remote) = (info.peer, info.remote.clone());
+            self.counters.add("swarm.health.replacing", 1);
+            let options = DialOptions { force_new: true, ..DialOptions::default() };
+            self.start_dial(Requester::Replacement(connection), Some(peer), &[remote], &options);
+        }
+    }
+
+    fn situation(&self, connection: ConnectionId, peer: &PeerId) -> Situation {
+        Situation {
+            connection,
+            is_used: self.streams_of(connection) > 0,
+            is_protected: self.swarm.tags.is_protected(peer),
+            siblings: self.connections.of(peer).len(),
+        }
+    }
+
+    /// A new connection is there: the old one goes.
+    pub(super) fn replace(&mut self, old: ConnectionId, new: ConnectionId) {
+        if old != new && self.connections.get(old).is_some() {
+            self.close_because(old, CloseReason::Replaced);
+        }
+    }
+
+    fn streams_of(&self, connection: ConnectionId) -> usize {
+        self.transport.links.get(&connection).map_or(0, |link| link.streams.len())
+    }
+
+    fn measure_direct(&mut self, connection: ConnectionId) {
+        if self.connections.get(connection).is_some_and(|info| info.relayed.is_none()) {
+            self.measure(connection);
+        }
+    }
+}
