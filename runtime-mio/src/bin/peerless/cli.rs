@@ -329,9 +329,10 @@ pub(crate) struct DiscoverArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PingArgs {
-    /// Whom to ping: /ip4/…/udp/…/quic-v1/p2p/PEER, or /…/p2p/RELAY/p2p-circuit/p2p/PEER
-    #[arg(value_name = "MULTIADDR", value_parser = remote_address)]
-    pub(crate) address: Multiaddr,
+    /// Whom to ping: /ip4/…/udp/…/quic-v1/p2p/PEER, or /…/p2p/RELAY/p2p-circuit/p2p/PEER; of several addresses of one
+    /// peer the first that leads there
+    #[arg(value_name = "MULTIADDR", value_parser = remote_address, required = true)]
+    pub(crate) addresses: Vec<Multiaddr>,
     /// How many times
     #[arg(short, long, value_name = "N", value_parser = count, default_value = "5")]
     pub(crate) count: u64,

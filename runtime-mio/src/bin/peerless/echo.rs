@@ -19,7 +19,7 @@ use crate::{
 pub(crate) fn run(common: &Common, args: &EchoArgs, report: Reporter) -> Result<(), Failure> {
     let setup = Setup { protocols: vec![(ECHO, 0)], ..Setup::default() };
     let mut session = Session::open(common, setup, report)?;
-    let outcome = match session.connect(&args.address) {
+    let outcome = match session.connect(std::slice::from_ref(&args.address)) {
         Ok(connection) => echo(&mut session, connection, args.bytes),
         Err(failure) => Err(failure),
     };

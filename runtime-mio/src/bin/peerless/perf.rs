@@ -28,7 +28,7 @@ pub(crate) fn run(common: &Common, args: &PerfArgs, report: Reporter) -> Result<
     };
     let setup = Setup { protocols: vec![(PERF, 0)], ..Setup::default() };
     let mut session = Session::open(common, setup, report)?;
-    let outcome = session.connect(&args.address).and_then(|connection| {
+    let outcome = session.connect(std::slice::from_ref(&args.address)).and_then(|connection| {
         for (direction, upload, download) in [("upload", upload, 0), ("download", 0, download)] {
             let bytes = upload + download;
             if bytes == 0 {

@@ -17,7 +17,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pings the given number of times; fails if an answer is missing.
 pub(crate) fn run(common: &Common, args: &PingArgs, report: Reporter) -> Result<(), Failure> {
     let mut session = Session::open(common, Setup::default(), report)?;
-    let outcome = match session.connect(&args.address) {
+    let outcome = match session.connect(&args.addresses) {
         Ok(connection) => ping(&mut session, args, connection, report),
         Err(failure) => Err(failure),
     };

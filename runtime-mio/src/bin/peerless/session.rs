@@ -171,11 +171,11 @@ impl Session {
         self.give_up(&format!("no answer within {} s", patience.as_secs()))
     }
 
-    /// Connects to whom `address` leads.
-    pub(crate) fn connect(&mut self, address: &Multiaddr) -> Result<ConnectionId, Failure> {
-        let peer = shape(address).and_then(|shape| shape.peer);
+    /// Connects to whom the addresses lead: the first says who that must be.
+    pub(crate) fn connect(&mut self, addresses: &[Multiaddr]) -> Result<ConnectionId, Failure> {
+        let peer = addresses.iter().find_map(|address| shape(address)?.peer);
         let (node, now) = self.runtime.node_mut();
-        let wanted = node.dial(now, peer, std::slice::from_ref(address));
+        let wanted = node.dial(now, peer, addresses);
         while let Some(event) = self.next_event(now + CONNECT_TIMEOUT)? {
             match event {
                 Event::Dialed { dial, connection, .. } if dial == wanted => return Ok(connection),
@@ -183,7 +183,9 @@ impl Session {
                 _ => {}
             }
         }
-        self.give_up(&format!("no connection to {address} within {} s", CONNECT_TIMEOUT.as_secs()))
+        let tried: Vec<_> = addresses.iter().map(Multiaddr::to_string).collect();
+        let (tried, patience) = (tried.join(", "), CONNECT_TIMEOUT.as_secs());
+        self.give_up(&format!("no connection to {tried} within {patience} s"))
     }
 
     /// Opens a stream of the command's own.
