@@ -19,6 +19,7 @@ use crate::{
     event::CloseReason,
     ids::{StreamId, Token},
     rng::Rng,
+    swarm::tags,
     time::Instant,
 };
 
@@ -133,7 +134,7 @@ impl Client {
     pub fn abandon(&mut self, cx: &mut Context<'_>, point: PeerId, namespace: &str) {
         if let Some(id) = self.registration_id(&point, namespace) {
             self.drop_request(cx, Job::Register(id));
-            self.forget(id);
+            self.forget(cx, id);
         }
     }
 
@@ -228,6 +229,7 @@ impl Client {
         }
         self.timers.set(until, Timer::Lapse(id));
         self.set_step(id, Some(now + refresh_after(ttl, cx.rng())));
+        self.spare(cx, point);
         cx.count(if renewed { "rendezvous.client.renewed" } else { "rendezvous.client.registered" });
         cx.emit(Event::Registered { point, namespace, ttl, renewed });
         if changed {
@@ -266,7 +268,7 @@ impl Client {
         let (point, namespace) = (registrar.point, registrar.namespace.clone());
         if reason.is_final() {
             let held = registrar.held.is_some();
-            self.forget(id);
+            self.forget(cx, id);
             return if held {
                 cx.count("rendezvous.client.lost");
                 cx.emit(Event::RegistrationLost { point, namespace, reason, wanted: false });
@@ -293,6 +295,7 @@ impl Client {
         let Some(registrar) = self.registrations.get_mut(&id) else { return };
         registrar.held = None;
         let (point, namespace) = (registrar.point, registrar.namespace.clone());
+        self.spare(cx, point);
         cx.count("rendezvous.client.lost");
         cx.emit(Event::RegistrationLost { point, namespace, reason: Error::Expired, wanted: true });
     }
@@ -366,7 +369,7 @@ impl Client {
             self.ask(cx, point, Job::Leave(leaving));
         }
         self.drop_request(cx, Job::Register(id));
-        self.forget(id);
+        self.forget(cx, id);
         if held {
             cx.count("rendezvous.client.lost");
             let reason = Error::Cancelled;
@@ -386,7 +389,7 @@ impl Client {
     }
 
     /// Takes a registration out of the tables.
-    fn forget(&mut self, id: Token) {
+    fn forget(&mut self, cx: &mut Context<'_>, id: Token) {
         self.set_step(id, None);
         let Some(registrar) = self.registrations.remove(&id) else { return };
         if let Some(held) = registrar.held {
@@ -398,6 +401,17 @@ impl Client {
             self.timers.clear(at, Timer::Addresses);
         }
         self.release_point(registrar.point);
+        self.spare(cx, registrar.point);
+    }
+
+    /// A point is spared from pruning while a registration is held there.
+    fn spare(&self, cx: &mut Context<'_>, point: PeerId) {
+        let holds = |registrar: &Registrar| registrar.point == point && registrar.held.is_some();
+        if self.registrations.values().any(holds) {
+            cx.protect(point, tags::RENDEZVOUS);
+        } else {
+            cx.unprotect(point, tags::RENDEZVOUS);
+        }
     }
 
     fn set_step(&mut self, id: Token, step: Option<Instant>) {
