@@ -275,8 +275,8 @@ pub enum OpenError {
     /// The connection is gone.
     #[error("no such connection")]
     NoConnection,
-    /// The remote grants no more streams for now.
-    #[error("the remote grants no more streams")]
+    /// The remote grants no more streams, and too many wait for it to do so.
+    #[error("the remote grants no more streams, and too many wait for one")]
     StreamLimit,
     /// There are too many streams already.
     #[error("{0}")]

@@ -146,3 +146,39 @@ fn scripted_faults_and_a_bad_link_are_survived() {
     w.shutdown();
     w.assert_empty();
 }
+
+#[test]
+fn streams_beyond_what_the_peer_grants_wait_for_their_turn() {
+    let mut w = World::new(30);
+    let b = w.host("B").configure(|config| config.quic.max_streams = 4).start();
+    let a = w.host("A").start();
+    let conn = w.dial(a, b);
+    let streams: Vec<_> = (0..20).map(|_| w.start_echo(a, conn, 5_000)).collect();
+    let gone = w.start_echo(a, conn, 5_000);
+    w.command(a, |node, now| node.reset(now, gone));
+    for stream in streams {
+        let transfer = w.finish_transfer(a, stream, secs(10));
+        assert_eq!((transfer.received, transfer.fault), (5_000, None));
+    }
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn streams_that_are_never_granted_are_given_up_and_too_many_are_refused() {
+    let mut w = World::new(31);
+    let b = w.host("B").configure(|config| config.quic.max_streams = 1).start();
+    let a = w.host("A").start();
+    let conn = w.dial(a, b);
+    w.run_for(secs(1));
+    w.stop_reading(b);
+    let mut opened = 0;
+    while w.try_start_echo(a, conn, 10_000_000).is_some() {
+        opened += 1;
+    }
+    assert_eq!(opened, 1024, "no connection has more, granted or not");
+    w.run_for(secs(11));
+    assert_eq!(w.node(a).stats().streams, 1, "negotiation has timed out for those that waited");
+    w.shutdown();
+    w.assert_empty();
+}

@@ -103,7 +103,11 @@ impl Node {
                     self.stream_note(connection, stream, event);
                 }
             }
-            QuicEvent::StreamsAvailable { .. } => {}
+            QuicEvent::StreamsAvailable { id } => {
+                if let Some(connection) = self.quic_connection(id) {
+                    self.streams_granted(connection);
+                }
+            }
         }
     }
 

@@ -31,7 +31,8 @@ const CUT_ROUND_TRIPS: u32 = 3;
 const CUT_BOUNDS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 impl Node {
-    /// Opens a stream and proposes a protocol; whatever is written next travels with the proposal.
+    /// Opens a stream and proposes a protocol; whatever is written next travels with the proposal. If the remote grants no
+    /// more streams for now, all that waits until it does, for as long as a negotiation may take.
     pub(super) fn open_stream(
         &mut self,
         connection: ConnectionId,
@@ -61,6 +62,18 @@ impl Node {
         }
         self.work.push_back(Work::Write(id));
         Ok(id)
+    }
+
+    /// The remote grants more streams: those that wait for it get on with their negotiation.
+    pub(super) fn streams_granted(&mut self, connection: ConnectionId) {
+        while let Some((id, number)) = self.transport.granted(connection) {
+            let Some(stream) = self.streams.get_mut(id) else { continue };
+            stream.number = number;
+            if stream.remote_finished {
+                self.transport.stop(connection, number);
+            }
+            self.work.push_back(Work::Write(id));
+        }
     }
 
     /// The remote opened a stream.

@@ -21,6 +21,12 @@ use crate::{
 /// The application error code of every reset and stop we send.
 pub(crate) const RESET_CODE: u64 = 0;
 
+/// The least number of a stream that waits for the peer to grant it; QUIC's own are below it (RFC 9000 section 16).
+const WAITING: u64 = 1 << 62;
+
+/// Most streams of one connection that may wait so.
+const MAX_WAITING: u64 = 1024;
+
 /// What a connection runs over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Via {
@@ -45,7 +51,7 @@ pub(crate) struct Link {
     pub(crate) via: Via,
     /// What it takes of the limited resources.
     pub(crate) share: ConnectionShare,
-    /// Its streams by their number within it.
+    /// Its streams by their number within it; behind them those that wait to be granted, in the order they were opened.
     pub(crate) streams: BTreeMap<u64, StreamId>,
     /// How many of them are inbound and have not agreed on a protocol.
     pub(crate) negotiating: usize,
@@ -64,14 +70,29 @@ pub(crate) struct Transport {
     pub(crate) busy_circuits: VecDeque<CircuitId>,
 }
 
+impl Link {
+    /// The number of one more stream that waits to be granted.
+    fn next_waiting(&self) -> Option<u64> {
+        let mut waiting = self.streams.range(WAITING..).map(|(number, _)| *number);
+        let Some(first) = waiting.next() else { return Some(WAITING) };
+        let next = waiting.next_back().unwrap_or(first) + 1;
+        (next - first < MAX_WAITING).then_some(next)
+    }
+}
+
 impl Transport {
-    /// Opens a stream; returns its number within the connection.
+    /// Opens a stream; returns its number within the connection. A stream that the peer does not grant yet has a number
+    /// that [`Transport::granted`] replaces: until then nothing can be read from it and it takes no bytes.
     pub(crate) fn open(&mut self, connection: ConnectionId) -> Result<u64, OpenError> {
         match self.via(connection).ok_or(OpenError::NoConnection)? {
-            Via::Quic(id) => self.quic.open(self.now, id).map_err(|error| match error {
-                quic::OpenError::Blocked => OpenError::StreamLimit,
-                _ => OpenError::NoConnection,
-            }),
+            Via::Quic(id) => match self.quic.open(self.now, id) {
+                Ok(number) => Ok(number),
+                Err(quic::OpenError::Blocked) => {
+                    let link = self.links.get(&connection).ok_or(OpenError::NoConnection)?;
+                    link.next_waiting().ok_or(OpenError::StreamLimit)
+                }
+                Err(_) => Err(OpenError::NoConnection),
+            },
             Via::Circuit(id) => {
                 let mux = self.circuit(id).ok_or(OpenError::NoConnection)?;
                 mux.open().map(|stream| u64::from(stream.get())).map_err(|error| match error {
@@ -82,6 +103,17 @@ impl Transport {
         }
     }
 
+    /// The first of the streams that wait, and the number that it has from now on, if the peer grants one.
+    pub(crate) fn granted(&mut self, connection: ConnectionId) -> Option<(StreamId, u64)> {
+        let Some(Via::Quic(id)) = self.via(connection) else { return None };
+        let link = self.links.get_mut(&connection)?;
+        let (&waiting, &stream) = link.streams.range(WAITING..).next()?;
+        let number = self.quic.open(self.now, id).ok()?;
+        link.streams.remove(&waiting);
+        link.streams.insert(number, stream);
+        Some((stream, number))
+    }
+
     /// Takes up to `max` bytes.
     pub(crate) fn read(
         &mut self,
@@ -90,6 +122,7 @@ impl Transport {
         max: usize,
     ) -> Result<Read, StreamFault> {
         match self.via(connection).ok_or(StreamFault::ConnectionLost)? {
+            Via::Quic(_) if number >= WAITING => Ok(Read::Blocked),
             Via::Quic(id) => match self.quic.read(self.now, id, number, max) {
                 Ok(quic::Read::Data(data)) => Ok(Read::Data(data)),
                 Ok(quic::Read::Blocked) => Ok(Read::Blocked),
@@ -119,6 +152,7 @@ impl Transport {
     ) -> Result<usize, WriteFault> {
         const LOST: WriteFault = WriteFault::Lost(StreamFault::ConnectionLost);
         match self.via(connection).ok_or(LOST)? {
+            Via::Quic(_) if number >= WAITING => Ok(0),
             Via::Quic(id) => match self.quic.write(self.now, id, number, data) {
                 Ok(taken) => Ok(taken),
                 Err(quic::WriteError::Blocked) => Ok(0),
