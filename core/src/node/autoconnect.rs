@@ -9,7 +9,7 @@ use crate::{
     event::AttemptError,
     node::Node,
     peerstore::Source,
-    swarm::{autoconnect::AutoConnect, dial::DialOptions},
+    swarm::{autoconnect::AutoConnect, dial::DialOptions, tags},
     time::Instant,
 };
 
@@ -18,11 +18,15 @@ const PRIORITY: u8 = 20;
 
 impl Node {
     /// From now on `peer` is dialled whenever it is not connected, at the addresses that are known of it, or no longer.
-    /// What is known of it is not forgotten meanwhile.
+    /// Meanwhile what is known of it is not forgotten, and it is never pruned.
     pub fn keep_connected(&mut self, now: Instant, peer: PeerId, is_kept: bool) {
         self.advance(now);
         self.auto_connect.keep(self.now, peer, is_kept);
         self.peerstore.protect(self.now, peer, is_kept);
+        self.change_tags(|tags, now| match is_kept {
+            true => tags.protect(now, peer, tags::KEEP_ALIVE),
+            false => _ = tags.unprotect(&peer, tags::KEEP_ALIVE),
+        });
         self.auto_connect();
         self.pump();
     }
