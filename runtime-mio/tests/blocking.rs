@@ -240,6 +240,7 @@ fn the_kind_of_an_error_tells_what_happened() {
     pair.client.close(pair.connection);
     let aborted = Some(ErrorKind::ConnectionAborted);
     assert_eq!(waiting.join().unwrap(), ([aborted, aborted], aborted));
+    while !matches!(pair.client.next_event(PATIENCE).unwrap(), Event::Disconnected { .. }) {}
     assert_eq!(kind((&near).write(b"x")), aborted);
     let error = pair.client.open(pair.connection, &RAW).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotConnected);
