@@ -73,7 +73,13 @@ impl Pair {
     }
 
     async fn open(&self, protocol: &ProtocolName) -> Stream {
-        self.client.open(self.connection, protocol).await.unwrap()
+        loop {
+            match self.client.open(self.connection, protocol).await {
+                // More streams are granted as those before are used.
+                Err(Failed::Node(OpenError::StreamLimit)) => Timer::after(Duration::from_millis(1)).await,
+                opened => return opened.unwrap(),
+            };
+        }
     }
 
     async fn end(self) {
