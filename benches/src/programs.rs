@@ -89,13 +89,10 @@ impl Programs {
         let get = |given: &Option<PathBuf>, folder: &str, args: &[&str], target: &Path, place: &str| {
             given.clone().map_or_else(|| cargo(folder, args, target, place), Ok)
         };
-        let (quinn, benches) = (["--bin", "quinn-peer"], ["-p", "peerless-benches", "--bins"]);
+        let quinn = ["--bin", "quinn-peer"];
         let examples = ["-p", "peerless-tests", "--examples"];
-        // The benches may be this very program, which was built with them.
-        let crowd = release.join("crowd");
-        if !crowd.exists() || !release.join("relay_memory").exists() {
-            cargo("", &benches, &target, "crowd")?;
-        }
+        let ours = ["-p", "peerless-benches", "--bin", "crowd", "--bin", "relay_memory"];
+        let crowd = cargo("", &ours, &target, "crowd")?;
         Ok(Self {
             peerless: given.peerless()?,
             crowd,
