@@ -3,13 +3,18 @@
 use std::{fmt, fs, marker::PhantomData, path::Path, time::Duration};
 
 use peerless_core::{
+    peerstore::PeerstoreConfig,
     protocols::rate::Rate,
     swarm::{
         SwarmConfig,
-        gate::Entry,
+        autoconnect::AutoConnectConfig,
+        dial::{DialConfig, backoff::BackoffConfig, black_hole::BlackHoleConfig},
+        gate::{Entry, GateConfig},
+        health::HealthConfig,
         network::Network,
         pruner::PrunerConfig,
         resources::{Limits, NetworkLimit, ScopeLimit},
+        select::Strategy,
     },
 };
 use serde::{
@@ -24,6 +29,11 @@ use crate::{Failure, cli, cli::LimitArgs};
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
     limits: LimitSettings,
+    dial: DialSettings,
+    auto_connect: AutoConnectSettings,
+    health: HealthSettings,
+    strategy: Option<Text<Strategy>>,
+    peerstore: PeerstoreSettings,
     gate: GateSettings,
     pruner: PrunerSettings,
     /// As the flags of `peerless relay`.
@@ -50,18 +60,64 @@ impl Settings {
 
     /// Changes what the file speaks of, and checks the outcome.
     pub(crate) fn apply(self, config: &mut SwarmConfig) -> Result<(), Failure> {
-        self.limits.apply(&mut config.limits);
-        self.gate.apply(config);
-        self.pruner.apply(&mut config.pruner);
+        self.limits.set(&mut config.limits);
+        self.dial.set(&mut config.dial);
+        self.auto_connect.set(&mut config.auto_connect);
+        self.health.set(&mut config.health);
+        self.strategy.set(&mut config.strategy);
+        self.peerstore.set(&mut config.peerstore);
+        self.gate.set(&mut config.gate);
+        self.pruner.set(&mut config.pruner);
         config
             .validate()
             .map_err(|error| Failure::Usage(format!("the configuration makes no sense: {error}")))
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct LimitSettings {
+/// What may stand in the file for a `T`.
+trait Setting<T> {
+    /// Changes what is spoken of, and leaves the rest as it is.
+    fn set(self, place: &mut T);
+}
+
+impl<T> Setting<T> for Option<T> {
+    fn set(self, place: &mut T) {
+        if let Some(value) = self {
+            *place = value;
+        }
+    }
+}
+
+impl<T> Setting<T> for Option<Text<T>> {
+    fn set(self, place: &mut T) {
+        self.map(|Text(value)| value).set(place);
+    }
+}
+
+impl Setting<usize> for Option<Amount> {
+    fn set(self, place: &mut usize) {
+        self.map(|Amount(number)| number).set(place);
+    }
+}
+
+/// A table of the file: each of its values is for the field of that name.
+macro_rules! table {
+    ($name:ident for $config:ty { $($field:ident: $setting:ty,)* }) => {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct $name {
+            $($field: $setting,)*
+        }
+
+        impl Setting<$config> for $name {
+            fn set(self, place: &mut $config) {
+                $(self.$field.set(&mut place.$field);)*
+            }
+        }
+    };
+}
+
+table!(LimitSettings for Limits {
     system: ScopeSettings,
     transient: ScopeSettings,
     service: ScopeSettings,
@@ -75,31 +131,9 @@ struct LimitSettings {
     networks: Option<Vec<NetworkSettings>>,
     rate_per_ip: Option<Text<Rate>>,
     rate_per_subnet: Option<Text<Rate>>,
-}
+});
 
-impl LimitSettings {
-    fn apply(self, limits: &mut Limits) {
-        self.system.apply(&mut limits.system);
-        self.transient.apply(&mut limits.transient);
-        self.service.apply(&mut limits.service);
-        self.protocol.apply(&mut limits.protocol);
-        self.peer.apply(&mut limits.peer);
-        self.connection.apply(&mut limits.connection);
-        self.stream.apply(&mut limits.stream);
-        set(&mut limits.per_ip, self.per_ip.map(|it| it.0));
-        set(&mut limits.per_v6_56, self.per_v6_56.map(|it| it.0));
-        set(&mut limits.per_v6_48, self.per_v6_48.map(|it| it.0));
-        let network =
-            |it: NetworkSettings| NetworkLimit { network: it.network.0, connections: it.connections.0 };
-        set(&mut limits.networks, self.networks.map(|all| all.into_iter().map(network).collect()));
-        set(&mut limits.rate_per_ip, self.rate_per_ip.map(|it| it.0));
-        set(&mut limits.rate_per_subnet, self.rate_per_subnet.map(|it| it.0));
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct ScopeSettings {
+table!(ScopeSettings for ScopeLimit {
     connections: Option<Amount>,
     inbound_connections: Option<Amount>,
     outbound_connections: Option<Amount>,
@@ -107,25 +141,88 @@ struct ScopeSettings {
     inbound_streams: Option<Amount>,
     outbound_streams: Option<Amount>,
     memory: Option<Amount>,
-}
+});
 
-impl ScopeSettings {
-    fn apply(self, limit: &mut ScopeLimit) {
-        set(&mut limit.connections, self.connections.map(|it| it.0));
-        set(&mut limit.inbound_connections, self.inbound_connections.map(|it| it.0));
-        set(&mut limit.outbound_connections, self.outbound_connections.map(|it| it.0));
-        set(&mut limit.streams, self.streams.map(|it| it.0));
-        set(&mut limit.inbound_streams, self.inbound_streams.map(|it| it.0));
-        set(&mut limit.outbound_streams, self.outbound_streams.map(|it| it.0));
-        set(&mut limit.memory, self.memory.map(|it| it.0));
-    }
-}
+table!(DialSettings for DialConfig {
+    parallel: Option<Amount>,
+    queue: Option<Amount>,
+    attempts: Option<Amount>,
+    addresses: Option<Amount>,
+    timeout: Option<Text<Duration>>,
+    stagger: Option<Text<Duration>>,
+    private_stagger: Option<Text<Duration>>,
+    relay_delay: Option<Text<Duration>>,
+    backoff: BackoffSettings,
+    black_hole: BlackHoleSettings,
+});
+
+table!(BackoffSettings for BackoffConfig {
+    base: Option<Text<Duration>>,
+    step: Option<Text<Duration>>,
+    max: Option<Text<Duration>>,
+    peer: Option<Text<Duration>>,
+    jitter: Option<f64>,
+    capacity: Option<Amount>,
+});
+
+table!(BlackHoleSettings for BlackHoleConfig {
+    window: Option<Amount>,
+    answers: Option<Amount>,
+});
+
+table!(AutoConnectSettings for AutoConnectConfig {
+    peers: Option<Amount>,
+    interval: Option<Text<Duration>>,
+    parallel: Option<Amount>,
+    dial_timeout: Option<Text<Duration>>,
+    cooldown: Option<Text<Duration>>,
+    max_cooldown: Option<Text<Duration>>,
+    retries: Option<u32>,
+    retry_delay: Option<Text<Duration>>,
+});
+
+table!(HealthSettings for HealthConfig {
+    enabled: Option<bool>,
+    interval: Option<Text<Duration>>,
+    warm_up: Option<Text<Duration>>,
+    weights: Option<[f64; 3]>,
+    min_score: Option<f64>,
+    critical_score: Option<f64>,
+    max_latency: Option<Text<Duration>>,
+    min_success: Option<f64>,
+    max_failed_streams: Option<u32>,
+    patience: Option<u32>,
+    min_connections_per_peer: Option<Amount>,
+});
+
+table!(PeerstoreSettings for PeerstoreConfig {
+    peers: Option<Amount>,
+    addresses: Option<Amount>,
+    protocols: Option<Amount>,
+    identify_ttl: Option<Text<Duration>>,
+    reached_ttl: Option<Text<Duration>>,
+});
+
+table!(PrunerSettings for PrunerConfig {
+    low_water: Option<Amount>,
+    high_water: Option<Amount>,
+    grace: Option<Text<Duration>>,
+    silence: Option<Text<Duration>>,
+});
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NetworkSettings {
     network: Text<Network>,
     connections: Amount,
+}
+
+impl Setting<Vec<NetworkLimit>> for Option<Vec<NetworkSettings>> {
+    fn set(self, place: &mut Vec<NetworkLimit>) {
+        let network =
+            |it: NetworkSettings| NetworkLimit { network: it.network.0, connections: it.connections.0 };
+        self.map(|all| all.into_iter().map(network).collect::<Vec<_>>()).set(place);
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -136,9 +233,8 @@ struct GateSettings {
     allow_private: Option<bool>,
 }
 
-impl GateSettings {
-    fn apply(self, config: &mut SwarmConfig) {
-        let gate = &mut config.gate;
+impl Setting<GateConfig> for GateSettings {
+    fn set(self, gate: &mut GateConfig) {
         for Text(entry) in self.allow {
             match entry {
                 Entry::Network(network) => gate.allow_networks.insert(network),
@@ -151,31 +247,7 @@ impl GateSettings {
                 Entry::Peer(peer) => gate.deny_peers.insert(peer),
             };
         }
-        set(&mut gate.allow_private, self.allow_private);
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct PrunerSettings {
-    low_water: Option<Amount>,
-    high_water: Option<Amount>,
-    grace: Option<Text<Duration>>,
-    silence: Option<Text<Duration>>,
-}
-
-impl PrunerSettings {
-    fn apply(self, pruner: &mut PrunerConfig) {
-        set(&mut pruner.low_water, self.low_water.map(|it| it.0));
-        set(&mut pruner.high_water, self.high_water.map(|it| it.0));
-        set(&mut pruner.grace, self.grace.map(|it| it.0));
-        set(&mut pruner.silence, self.silence.map(|it| it.0));
-    }
-}
-
-fn set<T>(place: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *place = value;
+        self.allow_private.set(&mut gate.allow_private);
     }
 }
 
@@ -214,6 +286,22 @@ impl Readable for Entry {
     const WANTED: &'static str = "a network or a peer id in quotes";
     fn read(text: &str) -> Result<Self, String> {
         text.parse().map_err(|error| format!("{text:?} is no entry: {error}"))
+    }
+}
+
+impl Readable for Strategy {
+    const WANTED: &'static str = "a strategy in quotes, like \"best\"";
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "best" => Ok(Self::Best),
+            "round_robin" => Ok(Self::RoundRobin),
+            "least_loaded" => Ok(Self::LeastLoaded),
+            "health_based" => Ok(Self::HealthBased),
+            "latency_based" => Ok(Self::LatencyBased),
+            _ => Err(format!(
+                "{text:?} is no strategy, those are best, round_robin, least_loaded, health_based and latency_based"
+            )),
+        }
     }
 }
 

@@ -41,6 +41,66 @@ fn what_stands_in_the_file_is_changed_and_the_rest_stays() {
 }
 
 #[test]
+fn every_part_of_connection_management_is_in_the_file() {
+    let config = applied(
+        r#"
+        strategy = "latency_based"
+        [dial]
+        parallel = 7
+        timeout = "9s"
+        private_stagger = "0s"
+        [dial.backoff]
+        peer = "1m"
+        jitter = 0.5
+        [dial.black_hole]
+        window = 20
+        [auto_connect]
+        peers = 12
+        retries = 2
+        cooldown = "30s"
+        [health]
+        enabled = true
+        weights = [1, 0.5, 0]
+        patience = 1
+        max_latency = "2s"
+        [peerstore]
+        peers = 50
+        identify_ttl = "1h"
+        "#,
+    );
+    let time = Duration::from_secs;
+    let backoff = BackoffConfig { peer: time(60), jitter: 0.5, ..BackoffConfig::default() };
+    let black_hole = BlackHoleConfig { window: 20, ..BlackHoleConfig::default() };
+    let (timeout, private_stagger) = (time(9), Duration::ZERO);
+    let dial = DialConfig::default();
+    assert_eq!(
+        config.dial,
+        DialConfig { parallel: 7, timeout, private_stagger, backoff, black_hole, ..dial }
+    );
+    let auto_connect = AutoConnectConfig::default();
+    let expected = AutoConnectConfig { peers: 12, retries: 2, cooldown: time(30), ..auto_connect };
+    assert_eq!(config.auto_connect, expected);
+    let health =
+        HealthConfig { enabled: true, weights: [1.0, 0.5, 0.0], patience: 1, ..HealthConfig::default() };
+    assert_eq!(config.health, HealthConfig { max_latency: time(2), ..health });
+    assert_eq!(config.strategy, Strategy::LatencyBased);
+    let expected = PeerstoreConfig { peers: 50, identify_ttl: time(3600), ..PeerstoreConfig::default() };
+    assert_eq!(config.peerstore, expected);
+}
+
+#[test]
+fn the_readme_shows_a_file_that_is_read() {
+    let readme = include_str!("../../../../../README.md");
+    let shown = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let mut config = SwarmConfig::default();
+    Settings::parse(shown).unwrap().apply(&mut config).unwrap();
+    let defaults = SwarmConfig::default();
+    assert_eq!((config.dial, config.auto_connect), (defaults.dial, defaults.auto_connect));
+    assert_eq!((config.health, config.strategy), (defaults.health, defaults.strategy));
+    assert_eq!((config.peerstore, config.pruner), (defaults.peerstore, defaults.pruner));
+}
+
+#[test]
 fn limits_of_a_relay_are_the_flags_and_a_flag_wins() {
     let text =
         "[relay]\nmax_circuits = 7\ncircuit_bytes = \"1MiB\"\ncircuit_rate = \"3/1m\"\ncircuit_idle = \"5s\"";
@@ -63,6 +123,15 @@ fn what_is_wrong_is_said_with_its_line() {
         ("[limits]\nper_ip = \"many\"", 2, "a size is"),
         ("[limits]\nrate_per_ip = 5", 2, "expected a rate in quotes"),
         ("[pruner]\ngrace = \"soon\"", 2, "a time is"),
+        ("[dial]\nparalel = 5", 2, "unknown field `paralel`, expected one of `parallel`"),
+        ("[dial.backoff]\n\njiter = 0.1", 3, "unknown field `jiter`"),
+        ("[dial]\nblack_hole = { size = 5 }", 2, "unknown field `size`"),
+        ("[auto_connect]\npeer = 5", 2, "unknown field `peer`"),
+        ("[auto_connect]\nretries = -1", 2, "invalid value: integer `-1`"),
+        ("[health]\nenable = true", 2, "unknown field `enable`"),
+        ("[health]\nweights = [1, 1]", 2, "expected an array of length 3"),
+        ("[peerstore]\npeers = 5\nttl = \"1h\"", 3, "unknown field `ttl`"),
+        ("strategy = \"worst\"", 1, "\"worst\" is no strategy, those are best, round_robin"),
         ("[relay]\nmax_circuit = 5", 2, "unknown field `max_circuit`"),
         ("[pruner", 1, ""),
     ] {
@@ -74,8 +143,14 @@ fn what_is_wrong_is_said_with_its_line() {
 
 #[test]
 fn what_makes_no_sense_together_is_refused() {
-    let settings = Settings::parse("[pruner]\nlow_water = 400").unwrap();
-    let error = settings.apply(&mut SwarmConfig::default()).unwrap_err();
-    let sentence = "the configuration makes no sense: pruner.low_water must not be above pruner.high_water";
-    assert_eq!(error, Failure::Usage(sentence.into()));
+    for (text, problem) in [
+        ("[pruner]\nlow_water = 400", "pruner.low_water must not be above pruner.high_water"),
+        ("[dial.backoff]\njitter = 2", "dial.backoff.jitter must be a share, from 0 to 1"),
+        ("[health]\nmin_score = -0.5", "health.min_score must be a share, from 0 to 1"),
+        ("[auto_connect]\ninterval = \"0s\"", "auto_connect.interval must not be zero"),
+    ] {
+        let error = Settings::parse(text).unwrap().apply(&mut SwarmConfig::default()).unwrap_err();
+        let sentence = format!("the configuration makes no sense: {problem}");
+        assert_eq!(error, Failure::Usage(sentence), "{text:?}");
+    }
 }
