@@ -617,10 +617,15 @@ fn every_failed_circuit_says_why_and_leaves_nothing_behind() {
         (AttemptError::RelayUnreachable("no address to dial".into()), |solo| {
             solo.dial_fails(DialError { attempts: Vec::new() });
         }),
-        (AttemptError::RelayUnreachable("the remote grants no more streams".into()), |solo| {
-            solo.dialled("R");
-            solo.refuse_open(OpenError::StreamLimit);
-        }),
+        (
+            AttemptError::RelayUnreachable(
+                "the remote grants no more streams, and too many wait for one".into(),
+            ),
+            |solo| {
+                solo.dialled("R");
+                solo.refuse_open(OpenError::StreamLimit);
+            },
+        ),
         (AttemptError::RelayUnreachable("timed out".into()), |solo| {
             let relay = solo.dialled("R");
             solo.open();

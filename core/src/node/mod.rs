@@ -42,15 +42,15 @@ use libp2p_identity::PeerId;
 use peerless_proto::address;
 
 pub(crate) use self::circuits::CircuitId;
-use self::{
-    circuits::Circuits, dialing::Dialing, duplicates::Duplicates, metrics::Totals, pump::Work,
-    storage::Storage, transport::Transport,
-};
 pub use self::{
     command::StreamError,
     config::{AppProtocol, Config, ConfigError, Start},
     metrics::{Family, Label, MetricKind, Metrics, Sample, Value},
     stats::Stats,
+};
+use self::{
+    dialing::Dialing, duplicates::Duplicates, metrics::Totals, pump::Work, storage::Storage,
+    transport::Transport,
 };
 use crate::{
     addresses::{AddressSource, Addresses},
@@ -61,10 +61,13 @@ use crate::{
     ids::{QueryId, SocketId},
     peerstore::Peerstore,
     protocols::{identify, ping, relay, rendezvous},
-    quic::{Quic, TlsCrypto},
-    rng::{HashKeys, Map, Rng},
+    quic::{self, Quic, TlsCrypto},
+    rng::{HashKeys, Rng},
     streams::{Owner, Streams, splice::Splices},
-    swarm::{Swarm, autoconnect::AutoConnect, health::Health, select::Strategy, table::Connections},
+    swarm::{
+        Swarm, autoconnect::AutoConnect, health::Health, resources::ScopeLimit, select::Strategy,
+        table::Connections,
+    },
     time::{Deadline, Instant, UnixTime, WallClock},
     tls::{self, TlsIdentity},
     trace::{Line, Trace},
@@ -177,12 +180,14 @@ impl Node {
         let quic_rng = rng.fork("quic");
         let reset_key =
             keypair.derive_secret(RESET_KEY).unwrap_or_else(|| quic_rng.fork("reset key").bytes());
-        // Retry, which comes at half of this, must set in before the transient scope is full.
-        let mut quic_config = config.quic;
-        let opening = &config.swarm.limits.transient;
-        quic_config.max_half_open =
-            quic_config.max_half_open.min(opening.inbound_connections).min(opening.connections);
-        let quic = Quic::new(quic_config, crypto, &quic_rng, reset_key, config.accept_inbound, start.now);
+        let quic = Quic::new(
+            quic_config(config.quic, &config.swarm.limits.transient),
+            crypto,
+            &quic_rng,
+            reset_key,
+            config.accept_inbound,
+            start.now,
+        );
         let mut trace = Trace::default();
         if config.trace {
             trace.enable();
@@ -209,14 +214,7 @@ impl Node {
             sockets: BTreeMap::new(),
             streams: Streams::new(keys()),
             splices: Splices::new(relay_rate, start.now),
-            transport: Transport {
-                now: start.now,
-                quic,
-                circuits: Circuits::default(),
-                links: Map::with_hasher(keys()),
-                by_quic: Map::with_hasher(keys()),
-                busy_circuits: VecDeque::new(),
-            },
+            transport: Transport::new(start.now, quic, keys),
             storage: Storage::new(config.storage),
             stream_config: config.streams,
             upgrade_config: config.upgrade,
@@ -453,6 +451,12 @@ impl std::fmt::Debug for Node {
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
+}
+
+/// Retry, which comes at half of the half-open connections, must set in before the transient scope is full.
+fn quic_config(quic: quic::Config, opening: &ScopeLimit) -> quic::Config {
+    let most = opening.inbound_connections.min(opening.connections);
+    quic::Config { max_half_open: quic.max_half_open.min(most), ..quic }
 }
 
 fn built_in(config: &Config) -> Vec<Box<dyn Behaviour>> {

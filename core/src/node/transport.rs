@@ -12,7 +12,7 @@ use crate::{
     event::{OpenError, StreamFault},
     ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
     quic::{self, Quic},
-    rng::Map,
+    rng::{HashKeys, Map},
     streams::{Read, WriteFault},
     time::Instant,
     upgrade,
@@ -81,6 +81,17 @@ impl Link {
 }
 
 impl Transport {
+    pub(crate) fn new(now: Instant, quic: Quic, mut keys: impl FnMut() -> HashKeys) -> Self {
+        Self {
+            now,
+            quic,
+            circuits: Circuits::default(),
+            links: Map::with_hasher(keys()),
+            by_quic: Map::with_hasher(keys()),
+            busy_circuits: VecDeque::new(),
+        }
+    }
+
     /// Opens a stream; returns its number within the connection. A stream that the peer does not grant yet has a number
     /// that [`Transport::granted`] replaces: until then nothing can be read from it and it takes no bytes.
     pub(crate) fn open(&mut self, connection: ConnectionId) -> Result<u64, OpenError> {

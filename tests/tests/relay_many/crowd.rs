@@ -382,6 +382,7 @@ impl Crowd {
                     });
                 }
                 (Action::Emit(event), _) => self.on_event(who, &event),
+                (Action::Protect { .. } | Action::Unprotect { .. }, _) => {}
                 (action, _) => panic!("{who:?} does not do {action:?} here"),
             }
         }

@@ -22,7 +22,10 @@ fn clap_finds_no_fault_in_the_definition() {
 #[test]
 fn a_mistake_is_one_sentence_that_says_what_would_be_right() {
     for (line, words) in [
-        ("peerless", "name a command: id, relay, rendezvous, register, discover, listen, ping, perf or echo"),
+        (
+            "peerless",
+            "name a command: id, relay, rendezvous, register, discover, listen, status, ping, perf or echo",
+        ),
         ("peerless rely", "unrecognized subcommand 'rely'; a similar subcommand exists: 'relay'"),
         ("peerless id --jsn", "unexpected argument '--jsn' found; a similar argument exists: '--json'"),
         ("peerless ping", "the following required arguments were not provided: <MULTIADDR>"),
