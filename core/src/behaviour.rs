@@ -391,6 +391,9 @@ pub enum Action {
         addresses: Vec<Multiaddr>,
         /// Who says so.
         source: Source,
+        /// The number of the signed record that they come from, if the peer signed them: they replace those of an older
+        /// one, and are left out if a newer one is known.
+        record: Option<u64>,
         /// For how long.
         ttl: Duration,
     },

@@ -588,6 +588,12 @@ impl<B: Behaviour> Solo<B> {
                 }
                 Action::Protect { peer, tag } => _ = self.protected.insert((peer, tag)),
                 Action::Unprotect { peer, tag } => _ = self.protected.remove(&(peer, tag)),
+                Action::Learn { peer, addresses, record: Some(number), ttl, .. } => {
+                    _ = self.peerstore.add_record(self.now, peer, number, &addresses, ttl);
+                }
+                Action::Learn { peer, addresses, source, record: None, ttl } => {
+                    self.peerstore.add(self.now, peer, &addresses, source, Some(ttl));
+                }
                 Action::Emit(event) => self.events.push(event),
                 other => self.pending.push_back(other),
             }

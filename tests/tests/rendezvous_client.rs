@@ -8,6 +8,7 @@ use peerless_core::{
     behaviour::Input,
     event::{CloseReason, DialError, Event, OpenError, StreamFault},
     ids::{ConnectionId, StreamId},
+    peerstore::Source,
     protocols::rendezvous::{
         self, RENDEZVOUS, Status,
         client::{

@@ -74,6 +74,29 @@ fn story(w: &World) -> Transcript {
     w.transcript().only(wanted)
 }
 
+#[test]
+fn who_was_found_is_dialled_by_peer_id_alone() {
+    let mut w = World::new(3);
+    let r = point(&mut w);
+    let [a, b] = ["A", "B"].map(|name| w.host(name).start());
+    let behind = w.host("C").configure(|config| config.accept_inbound = false).start();
+    register(&mut w, b, r);
+    w.reserve(behind, r);
+    w.wait_for(behind, "the reservation", |event| {
+        matches!(event, Event::Reservation(relay::client::Event::Reserved { .. })).then_some(())
+    });
+    register(&mut w, behind, r);
+    let (direct, through) = (w[b].peer(), w[behind].peer());
+    assert!(w.try_dial(a, Some(direct), &[]).is_err(), "nobody has told of it");
+    let question = query(&w, r);
+    assert_eq!(discover(&mut w, a, question).expect("an answer").peers.len(), 2);
+    for (peer, is_relayed) in [(direct, false), (through, true)] {
+        let connection = w.try_dial(a, Some(peer), &[]).expect("it is reached");
+        let info = w.node(a).connections().get(connection).expect("it is there");
+        assert_eq!((info.peer, info.relayed.is_some()), (peer, is_relayed));
+    }
+}
+
 /// Must show: A and B cannot be reached; each holds a reservation at R and registers there; each finds the other.
 #[test]
 fn two_peers_behind_a_relay_find_each_other_and_connect() {

@@ -70,8 +70,8 @@ impl Node {
             Action::Untag { peer, tag } => self.change_tags(|tags, _| _ = tags.untag(&peer, tag)),
             Action::Protect { peer, tag } => self.change_tags(|tags, now| tags.protect(now, peer, tag)),
             Action::Unprotect { peer, tag } => self.change_tags(|tags, _| _ = tags.unprotect(&peer, tag)),
-            Action::Learn { peer, addresses, source, ttl } => {
-                self.learn_addresses(peer, &addresses, source, Some(ttl));
+            Action::Learn { peer, addresses, source, record, ttl } => {
+                self.learn_addresses(peer, &addresses, source, record, Some(ttl));
             }
             Action::Emit(event) => self.emit(event),
         }

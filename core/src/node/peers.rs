@@ -25,7 +25,7 @@ impl Node {
         ttl: Option<Duration>,
     ) -> usize {
         self.advance(now);
-        self.learn_addresses(peer, addresses, Source::Embedder, ttl)
+        self.learn_addresses(peer, addresses, Source::Embedder, None, ttl)
     }
 
     /// Forgets where a peer is reached and what it speaks.
@@ -35,38 +35,52 @@ impl Node {
         self.dialing.backoff.renew(&peer);
     }
 
+    /// Somebody told where a peer is reached, who may be new; `record` is the number of the signed record that the
+    /// addresses come from.
     pub(super) fn learn_addresses(
         &mut self,
         peer: PeerId,
         addresses: &[Multiaddr],
         source: Source,
+        record: Option<u64>,
         ttl: Option<Duration>,
     ) -> usize {
-        let new = self.peerstore.add(self.now, peer, addresses, source, ttl);
+        let new = self.take_addresses(peer, addresses, source, record, ttl);
         if new > 0 {
-            self.dialing.backoff.renew(&peer);
             self.auto_connect.discovered(self.now);
         }
         new
     }
 
-    /// Identify told what a peer is; `record` is the number of the signed record that its addresses come from.
+    /// Identify told what a peer is.
     pub(super) fn learn(&mut self, peer: PeerId, info: &identify::Info, record: Option<u64>) {
         let ttl = self.peerstore.config().identify_ttl;
-        let new = match record {
-            Some(number) => {
-                let taken = self.peerstore.add_record(self.now, peer, number, &info.listen_addresses, ttl);
+        self.take_addresses(peer, &info.listen_addresses, Source::Identify, record, Some(ttl));
+        self.peerstore.set_protocols(self.now, peer, &info.protocols);
+    }
+
+    fn take_addresses(
+        &mut self,
+        peer: PeerId,
+        addresses: &[Multiaddr],
+        source: Source,
+        record: Option<u64>,
+        ttl: Option<Duration>,
+    ) -> usize {
+        let new = match (record, ttl) {
+            (Some(number), Some(ttl)) => {
+                let taken = self.peerstore.add_record(self.now, peer, number, addresses, ttl);
                 taken.unwrap_or_else(|_| {
                     self.counters.add("peerstore.refused.record", 1);
                     0
                 })
             }
-            None => self.peerstore.add(self.now, peer, &info.listen_addresses, Source::Identify, Some(ttl)),
+            _ => self.peerstore.add(self.now, peer, addresses, source, ttl),
         };
         if new > 0 {
             self.dialing.backoff.renew(&peer);
         }
-        self.peerstore.set_protocols(self.now, peer, &info.protocols);
+        new
     }
 
     /// A connection is there.

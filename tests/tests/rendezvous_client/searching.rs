@@ -71,6 +71,34 @@ fn addresses_and_lifetimes_are_capped() {
     assert_eq!(peers[0].namespace, "app", "a point need not repeat it");
 }
 
+#[test]
+fn who_is_found_is_remembered_as_long_as_registered_and_by_who_says_so() {
+    let secs = Duration::from_secs;
+    let mut solo = client();
+    let id = discover(&mut solo, Query::new(point(), "app"));
+    solo.dialled("R");
+    let stream = solo.open();
+    let brief = Register { ttl: Some(60), ..unsigned("C") };
+    answer(&mut solo, stream, &page(vec![registration("A", 5, PLACE), brief], ""));
+    outcome(&mut solo, id).unwrap();
+    let known = |solo: &Solo<Client>, name: &str, after: Duration| {
+        let now = solo.now() + after;
+        let known = solo.peerstore.addresses(now, &peer(name)).into_iter();
+        known.map(|known| (known.address.to_string(), known.source)).collect::<Vec<_>>()
+    };
+    assert_eq!(known(&solo, "A", 2 * HOUR - secs(1)), [(PLACE.to_string(), Source::Certified)]);
+    assert_eq!(known(&solo, "A", 2 * HOUR), []);
+    assert_eq!(solo.peerstore.record(&peer("A")), Some(5));
+    assert_eq!(known(&solo, "C", secs(59)), [(HOME.to_string(), Source::Heard)]);
+    assert_eq!(known(&solo, "C", secs(60)), []);
+
+    watch(&mut solo);
+    let stream = solo.open();
+    answer(&mut solo, stream, &page(vec![registration("A", 4, HOME), registration("X", 1, HOME)], ""));
+    assert_eq!(known(&solo, "A", secs(0)), [(PLACE.to_string(), Source::Certified)], "an old record");
+    assert_eq!(known(&solo, "X", secs(0)), [(HOME.to_string(), Source::Certified)], "a watch does the same");
+}
+
 /// Must show: A registers, B finds A; C registers, B finds only C; and then nobody.
 #[test]
 fn with_a_cookie_only_what_is_new_is_found() {

@@ -270,7 +270,7 @@ impl Client {
         let us = view.local_peer();
         self.known.refresh(view, &mut self.scores, now);
         let is_new = |c: &CircuitAddr| c.relay != us && c.relay != *target && !tried.contains(&c.relay);
-        let home: Vec<_> = self.known.circuits_to(target).iter().filter(|c| is_new(c)).cloned().collect();
+        let home: Vec<_> = self.known.circuits_to(view, target, now).into_iter().filter(is_new).collect();
         let known = self.known.relays().map(|(_, candidate)| &candidate.address);
         let used = self.relays.values().filter(|wanted| !wanted.is_backing_off()).map(|w| &w.address);
         let all = known.chain(used).filter_map(|address| match address::split_peer(address) {

@@ -1,4 +1,5 @@
-//! What is known of relays, and of who is reached through which: learnt from identify, or named by the embedder.
+//! What is known of relays, and of who is reached through which: learnt from identify, named by the embedder, or in the
+//! peerstore.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -61,9 +62,15 @@ impl Known {
         self.relays.get_mut(relay)
     }
 
-    /// The circuits that `target` says lead to it.
-    pub(super) fn circuits_to(&self, target: &PeerId) -> &[CircuitAddr] {
-        self.targets.get(target).map_or(&[], |(_, circuits)| circuits)
+    /// The circuits that lead to `target`, as it told us last, or else as the peerstore has heard.
+    pub(super) fn circuits_to(&self, view: View<'_>, target: &PeerId, now: Instant) -> Vec<CircuitAddr> {
+        match self.targets.get(target) {
+            Some((_, circuits)) => circuits.clone(),
+            None => {
+                let known = view.peerstore.addresses(now, target);
+                good_circuits(*target, known.into_iter().map(|known| &known.address))
+            }
+        }
     }
 
     /// The embedder names a relay; a second address of the same relay is not used.
@@ -157,9 +164,7 @@ impl Known {
     }
 
     fn learn_circuits(&mut self, target: PeerId, addresses: &[Multiaddr], now: Instant) {
-        let circuits = addresses.iter().filter_map(|address| CircuitAddr::parse(address).ok());
-        let good = circuits.filter(|c| !c.relay_addr.is_empty() && c.target.is_none_or(|t| t == target));
-        let circuits: Vec<_> = good.take(MAX_CIRCUITS).collect();
+        let circuits = good_circuits(target, addresses.iter());
         if circuits.is_empty() {
             self.targets.remove(&target);
             return;
@@ -170,6 +175,13 @@ impl Known {
         }
         self.targets.insert(target, (now, circuits));
     }
+}
+
+/// Those of the addresses that are circuits to `target` through relays that say where they are.
+fn good_circuits<'a>(target: PeerId, addresses: impl Iterator<Item = &'a Multiaddr>) -> Vec<CircuitAddr> {
+    let circuits = addresses.filter_map(|address| CircuitAddr::parse(address).ok());
+    let good = circuits.filter(|c| !c.relay_addr.is_empty() && c.target.is_none_or(|t| t == target));
+    good.take(MAX_CIRCUITS).collect()
 }
 
 /// Where a relay that is connected can be dialled: where we reached it, or where it says that it listens on that host.

@@ -20,9 +20,10 @@ use super::{
     register::{back_off, refusal},
 };
 use crate::{
-    behaviour::Context,
+    behaviour::{Action, Context},
     event::CloseReason,
     ids::{StreamId, Token},
+    peerstore::Source,
     time::Instant,
 };
 
@@ -403,7 +404,8 @@ impl Client {
 }
 
 impl Search {
-    /// Takes what a point says of a peer. Returns whether it is news in this round.
+    /// Takes what a point says of a peer, and has it remembered where peers are looked up to be dialled. Returns whether
+    /// it is news in this round.
     fn take(&mut self, cx: &mut Context<'_>, read: Read, max_peers: usize) -> bool {
         let key = (read.found.peer, read.found.namespace.clone());
         if self.is_full(max_peers) {
@@ -415,13 +417,22 @@ impl Search {
         }
         let point = self.point;
         match &mut self.kind {
-            Kind::Once { found, .. } => found.push(read.found),
-            Kind::Watch(watched) => match watched.learn(cx.now(), key, &read, max_peers) {
-                News::Peer => cx.emit(Event::Discovered { point, found: read.found }),
-                News::Addresses => cx.emit(Event::Updated { point, found: read.found }),
-                News::None => {}
-                News::TooMany => cx.count("rendezvous.client.skipped.too_many"),
-            },
+            Kind::Once { found, .. } => {
+                learn(cx, &read);
+                found.push(read.found);
+            }
+            Kind::Watch(watched) => {
+                let news = watched.learn(cx.now(), key, &read, max_peers);
+                match news {
+                    News::TooMany => cx.count("rendezvous.client.skipped.too_many"),
+                    _ => learn(cx, &read),
+                }
+                match news {
+                    News::Peer => cx.emit(Event::Discovered { point, found: read.found }),
+                    News::Addresses => cx.emit(Event::Updated { point, found: read.found }),
+                    News::None | News::TooMany => {}
+                }
+            }
         }
         true
     }
@@ -432,6 +443,16 @@ impl Search {
             Kind::Watch(_) => self.round.len() >= max_peers,
         }
     }
+}
+
+/// Tells the peerstore. Of two signed records it takes the newer itself.
+fn learn(cx: &mut Context<'_>, read: &Read) {
+    let Read { found: Found { peer, addresses, ttl, signed, .. }, seq } = read;
+    let (source, record) = match signed {
+        true => (Source::Certified, Some(*seq)),
+        false => (Source::Heard, None),
+    };
+    cx.push(Action::Learn { peer: *peer, addresses: addresses.clone(), source, record, ttl: *ttl });
 }
 
 /// What a registration tells a watch.
