@@ -15,6 +15,7 @@
 //! | multiaddrs: QUIC and circuit addresses | [`address`] |
 //! | signed envelopes, and what is in them | [`envelope`], [`peer_record`], [`voucher`] |
 //! | protobuf messages | [`pb`] |
+//! | DNS questions for texts, and their answers | [`dns`] |
 //!
 //! ```
 //! use bytes::Bytes;
@@ -32,6 +33,7 @@
 //! ```
 
 pub mod address;
+pub mod dns;
 pub mod envelope;
 pub mod frame;
 pub mod keys;

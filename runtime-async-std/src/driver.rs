@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::{Future, poll_fn},
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -39,6 +40,7 @@ const LOST: AppStreamEvent = AppStreamEvent::Reset(StreamFault::ConnectionLost);
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) clock: Clock,
+    pub(crate) name_servers: Vec<SocketAddr>,
     pub(crate) events: Receiver<Event>,
     pub(crate) incoming: Receiver<StreamInfo>,
 }
@@ -86,6 +88,7 @@ impl State {
         match &event {
             Event::Stream { stream, event } => return self.on_stream(now, *stream, event),
             Event::Resolve { query, name, .. } => return resolve::ask(shared, *query, name.clone()),
+            Event::ResolveText { query, name } => return resolve::ask_text(shared, *query, name.clone()),
             Event::Disconnected { connection, .. } => {
                 let lost = self.streams.values_mut().filter(|stream| stream.connection == *connection);
                 lost.for_each(|stream| stream.on_event(&LOST));

@@ -88,6 +88,9 @@ pub struct Config {
     pub socket_buffer: usize,
     /// Where all of the node's randomness comes from. Default: `None`, the operating system's.
     pub seed: Option<[u8; 32]>,
+    /// Whom to ask for the TXT records that `/dnsaddr` addresses are published in. Default: empty, the name servers in
+    /// `/etc/resolv.conf`.
+    pub name_servers: Vec<SocketAddr>,
     /// How many events may wait to be taken, and how many streams of remotes to be accepted. Default: 1024.
     pub queue: usize,
 }
@@ -95,7 +98,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let listen = vec![(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()];
-        Self { listen, socket_buffer: 7 << 20, seed: None, queue: 1024 }
+        Self { listen, socket_buffer: 7 << 20, seed: None, name_servers: Vec::new(), queue: 1024 }
     }
 }
 
@@ -139,7 +142,8 @@ pub fn build(node: node::Config, config: Config) -> io::Result<(Handle, impl Fut
     build_driver(node, config).map(|(handle, driver)| (handle, driver.run()))
 }
 
-fn build_driver(node: node::Config, config: Config) -> io::Result<(Handle, Driver)> {
+fn build_driver(mut node: node::Config, config: Config) -> io::Result<(Handle, Driver)> {
+    node.resolves_text = true;
     let clock = Clock::start();
     let now = clock.now();
     let mut seed = config.seed.unwrap_or_default();
@@ -156,8 +160,8 @@ fn build_driver(node: node::Config, config: Config) -> io::Result<(Handle, Drive
     let (incoming, on_stream) = bounded(config.queue.max(1));
     let (driver, streams, waiting, next_wait, stopping, stats) = Default::default();
     let state = State { node, driver, streams, waiting, next_wait, events, incoming, stopping, stats };
-    let shared = Shared { state: Mutex::new(state), clock, events: on_event, incoming: on_stream };
-    let shared = Arc::new(shared);
+    let (state, name_servers) = (Mutex::new(state), config.name_servers);
+    let shared = Arc::new(Shared { state, clock, name_servers, events: on_event, incoming: on_stream });
     let driver = Driver::new(Arc::clone(&shared), sockets);
     Ok((Handle::new(shared), driver))
 }

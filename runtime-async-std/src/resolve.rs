@@ -1,4 +1,5 @@
-//! Host names: the system's resolver blocks, so it runs where blocking is allowed.
+//! Host names and TXT records: the system's resolver blocks, and so do questions to name servers, so they run where blocking is
+//! allowed.
 
 use std::{
     net::{IpAddr, ToSocketAddrs},
@@ -9,6 +10,8 @@ use peerless_core::ids::QueryId;
 
 use crate::driver::Shared;
 
+mod text;
+
 /// Answers a question of the node, once, when the answer is there. The pool of threads for what blocks is bounded, and so
 /// is what a dial asks.
 pub(crate) fn ask(shared: &Arc<Shared>, query: QueryId, name: String) {
@@ -16,6 +19,15 @@ pub(crate) fn ask(shared: &Arc<Shared>, query: QueryId, name: String) {
     crate::run_blocking(move || {
         let found = look_up(&name);
         shared.command(|state, now| state.node.handle_resolved(now, query, found));
+    });
+}
+
+/// The same for TXT records.
+pub(crate) fn ask_text(shared: &Arc<Shared>, query: QueryId, name: String) {
+    let shared = Arc::clone(shared);
+    crate::run_blocking(move || {
+        let found = text::look_up(&name, &shared.name_servers);
+        shared.command(|state, now| state.node.handle_resolved_text(now, query, found));
     });
 }
 

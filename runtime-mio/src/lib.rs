@@ -99,6 +99,9 @@ pub struct RuntimeConfig {
     pub socket_buffer: usize,
     /// Where all of the node's randomness comes from. Default: `None`, the operating system's.
     pub seed: Option<[u8; 32]>,
+    /// Whom to ask for the TXT records that `/dnsaddr` addresses are published in. Default: empty, the name servers in
+    /// `/etc/resolv.conf`.
+    pub name_servers: Vec<SocketAddr>,
     /// How many commands of [`Handle`]s may wait. Default: 256.
     pub command_queue: usize,
     /// How long a shutdown waits for close frames to be sent. Default: 1 s.
@@ -111,6 +114,7 @@ impl Default for RuntimeConfig {
             listen: Vec::new(),
             socket_buffer: 7 << 20,
             seed: None,
+            name_servers: Vec::new(),
             command_queue: 256,
             shutdown_grace: Duration::from_secs(1),
         }
@@ -161,7 +165,8 @@ impl Runtime {
     /// # Errors
     /// A socket could not be bound, the system has no random numbers or no event queue, or the node refused its
     /// configuration (kind [`io::ErrorKind::InvalidInput`]).
-    pub fn new(config: node::Config, runtime: RuntimeConfig) -> io::Result<Self> {
+    pub fn new(mut config: node::Config, runtime: RuntimeConfig) -> io::Result<Self> {
+        config.resolves_text = true;
         let clock = Clock::start();
         let now = clock.now();
         let mut seed = runtime.seed.unwrap_or_default();
@@ -189,7 +194,7 @@ impl Runtime {
             transmit: Vec::new(),
             pending: None,
             blocked_on: None,
-            resolver: Resolver::new(waker),
+            resolver: Resolver::new(waker, runtime.name_servers),
             handle,
             commands,
             more_commands: false,
@@ -232,8 +237,8 @@ impl Runtime {
         self.stats
     }
 
-    /// The next event; take all of them after each [`turn`](Self::turn). [`Event::Resolve`] never comes out: the
-    /// runtime answers it.
+    /// The next event; take all of them after each [`turn`](Self::turn). [`Event::Resolve`] and
+    /// [`Event::ResolveText`] never come out: the runtime answers them.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.event.take().or_else(|| self.next_event())
     }

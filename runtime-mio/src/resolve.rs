@@ -1,7 +1,8 @@
-//! Host names: the system's resolver blocks, so it has a thread of its own.
+//! Host names and TXT records: the system's resolver blocks, and so do questions to name servers, so they have a thread of
+//! their own.
 
 use std::{
-    net::{IpAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::{
         Arc,
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
@@ -10,58 +11,74 @@ use std::{
 };
 
 use mio::Waker;
-use peerless_core::{event::Family, ids::QueryId};
+use peerless_core::ids::QueryId;
+
+mod text;
 
 /// Names that may wait for the resolver; one more is answered with an error.
 const QUEUE: usize = 64;
-/// Addresses taken from one answer.
-const MAX_ADDRESSES: usize = 16;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Question {
+    /// The addresses of a host.
+    Host(String),
+    /// The TXT records of a name.
+    Text(String),
+}
 
 /// What the resolver found, or why not, in words.
-pub(crate) type Answer = (QueryId, Result<Vec<IpAddr>, String>);
-type Question = (QueryId, String, Family);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Addresses of both families: the node picks those it asked for.
+    Host(Result<Vec<IpAddr>, String>),
+    Text(Result<Vec<String>, String>),
+}
 
 /// The thread's two queues. The thread starts with the first question and ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Resolver {
-    questions: Option<SyncSender<Question>>,
-    answers: Receiver<Answer>,
-    answer: Sender<Answer>,
+    name_servers: Arc<[SocketAddr]>,
+    questions: Option<SyncSender<(QueryId, Question)>>,
+    answers: Receiver<(QueryId, Answer)>,
+    answer: Sender<(QueryId, Answer)>,
     waker: Arc<Waker>,
 }
 
 impl Resolver {
-    pub(crate) fn new(waker: Arc<Waker>) -> Self {
+    /// Asks `name_servers` for texts, or those of the system if there are none.
+    pub(crate) fn new(waker: Arc<Waker>, name_servers: Vec<SocketAddr>) -> Self {
         let (answer, answers) = channel();
-        Self { questions: None, answers, answer, waker }
+        Self { name_servers: name_servers.into(), questions: None, answers, answer, waker }
     }
 
-    /// Asks for the addresses of `name`; there is always one answer.
-    pub(crate) fn ask(&mut self, query: QueryId, name: String, family: Family) {
+    /// Asks a question; there is always one answer.
+    pub(crate) fn ask(&mut self, query: QueryId, question: Question) {
         let asked = self.thread().and_then(|questions| {
-            questions.try_send((query, name, family)).map_err(|_| "the resolver is busy".to_owned())
+            questions.try_send((query, question.clone())).map_err(|_| "the resolver is busy".to_owned())
         });
         if let Err(error) = asked {
             // The other end is ours, so it is there.
-            let _ = self.answer.send((query, Err(error)));
+            let _ = self.answer.send((query, question.failed(error)));
             let _ = self.waker.wake();
         }
     }
 
     /// The next answer, if one has come.
-    pub(crate) fn next(&self) -> Option<Answer> {
+    pub(crate) fn next(&self) -> Option<(QueryId, Answer)> {
         self.answers.try_recv().ok()
     }
 
-    fn thread(&mut self) -> Result<SyncSender<Question>, String> {
+    fn thread(&mut self) -> Result<SyncSender<(QueryId, Question)>, String> {
         if let Some(questions) = &self.questions {
             return Ok(questions.clone());
         }
-        let (questions, queue) = sync_channel::<Question>(QUEUE);
+        let (questions, queue) = sync_channel::<(QueryId, Question)>(QUEUE);
         let (answer, waker) = (self.answer.clone(), Arc::clone(&self.waker));
+        let name_servers = Arc::clone(&self.name_servers);
         let work = move || {
-            for (query, name, family) in queue {
-                if answer.send((query, look_up(&name, family))).is_err() || waker.wake().is_err() {
+            for (query, question) in queue {
+                if answer.send((query, question.answer(&name_servers))).is_err() || waker.wake().is_err() {
                     return;
                 }
             }
@@ -74,15 +91,25 @@ impl Resolver {
     }
 }
 
-fn look_up(name: &str, family: Family) -> Result<Vec<IpAddr>, String> {
-    let mut found = Vec::new();
-    for address in (name, 0).to_socket_addrs().map_err(|error| error.to_string())? {
-        let ip = address.ip();
-        if family.takes(&ip) && !found.contains(&ip) && found.len() < MAX_ADDRESSES {
-            found.push(ip);
+impl Question {
+    fn answer(self, name_servers: &[SocketAddr]) -> Answer {
+        match self {
+            Self::Host(name) => Answer::Host(look_up(&name)),
+            Self::Text(name) => Answer::Text(text::look_up(&name, name_servers)),
         }
     }
-    if found.is_empty() { Err("no address of the wanted family".into()) } else { Ok(found) }
+
+    fn failed(self, error: String) -> Answer {
+        match self {
+            Self::Host(_) => Answer::Host(Err(error)),
+            Self::Text(_) => Answer::Text(Err(error)),
+        }
+    }
+}
+
+fn look_up(name: &str) -> Result<Vec<IpAddr>, String> {
+    let found = (name, 0).to_socket_addrs().map_err(|error| error.to_string())?;
+    Ok(found.map(|address| address.ip()).collect())
 }
 
 #[cfg(test)]
@@ -93,36 +120,47 @@ mod tests {
 
     use super::*;
 
+    fn host(name: &str) -> Question {
+        Question::Host(name.into())
+    }
+
     #[test]
-    fn an_answer_comes_with_a_wake_up_and_keeps_to_the_family() {
+    fn an_answer_comes_with_a_wake_up() {
         let mut poll = Poll::new().unwrap();
         let mut events = Events::with_capacity(4);
-        let mut resolver = Resolver::new(Arc::new(Waker::new(poll.registry(), Token(0)).unwrap()));
-        for (n, name, family) in
-            [(1, "127.0.0.1", Family::V4), (2, "127.0.0.1", Family::V6), (3, "::1", Family::Any)]
-        {
-            resolver.ask(QueryId(n), name.into(), family);
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut resolver = Resolver::new(waker, Vec::new());
+        for (n, question) in [
+            (1, host("127.0.0.1")),
+            (2, host("no such name")),
+            (3, host("::1")),
+            (4, Question::Text("..".into())),
+        ] {
+            resolver.ask(QueryId(n), question);
         }
         let mut answers = Vec::new();
-        while answers.len() < 3 {
+        while answers.len() < 4 {
             poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
             assert!(!events.is_empty(), "no wake-up");
             answers.extend(std::iter::from_fn(|| resolver.next()));
         }
-        assert_eq!(answers[0], (QueryId(1), Ok(vec!["127.0.0.1".parse().unwrap()])));
-        assert!(answers[1].1.is_err());
-        assert_eq!(answers[2], (QueryId(3), Ok(vec!["::1".parse().unwrap()])));
+        assert_eq!(answers[0], (QueryId(1), Answer::Host(Ok(vec!["127.0.0.1".parse().unwrap()]))));
+        assert!(matches!(answers[1].1, Answer::Host(Err(_))));
+        assert_eq!(answers[2], (QueryId(3), Answer::Host(Ok(vec!["::1".parse().unwrap()]))));
+        assert_eq!(answers[3], (QueryId(4), Answer::Text(Err("`..` is no host name".into()))));
     }
 
     #[test]
     fn a_full_queue_is_an_answer_too() {
         let poll = Poll::new().unwrap();
-        let mut resolver = Resolver::new(Arc::new(Waker::new(poll.registry(), Token(0)).unwrap()));
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut resolver = Resolver::new(waker, Vec::new());
         let (questions, _queue) = sync_channel(1);
         resolver.questions = Some(questions);
-        resolver.ask(QueryId(1), "a".into(), Family::Any);
-        resolver.ask(QueryId(2), "b".into(), Family::Any);
-        assert_eq!(resolver.next(), Some((QueryId(2), Err("the resolver is busy".into()))));
+        resolver.ask(QueryId(1), host("a"));
+        resolver.ask(QueryId(2), Question::Text("b".into()));
+        let busy = Answer::Text(Err("the resolver is busy".into()));
+        assert_eq!(resolver.next(), Some((QueryId(2), busy)));
         assert_eq!(resolver.next(), None);
     }
 }

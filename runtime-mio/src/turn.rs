@@ -7,6 +7,7 @@ use peerless_core::event::Event;
 
 use crate::{
     Runtime,
+    resolve::{Answer, Question},
     socket::{Pending, Sent, Socket},
 };
 
@@ -39,8 +40,12 @@ impl Runtime {
             self.shutdown();
         }
         self.run_commands();
-        while let Some((query, found)) = self.resolver.next() {
-            self.node.handle_resolved(self.clock.now(), query, found);
+        while let Some((query, answer)) = self.resolver.next() {
+            let now = self.clock.now();
+            match answer {
+                Answer::Host(found) => self.node.handle_resolved(now, query, found),
+                Answer::Text(found) => self.node.handle_resolved_text(now, query, found),
+            }
         }
         self.receive();
         let now = self.clock.now();
@@ -57,7 +62,8 @@ impl Runtime {
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         loop {
             match self.node.poll_event()? {
-                Event::Resolve { query, name, family } => self.resolver.ask(query, name, family),
+                Event::Resolve { query, name, .. } => self.resolver.ask(query, Question::Host(name)),
+                Event::ResolveText { query, name } => self.resolver.ask(query, Question::Text(name)),
                 event => return Some(event),
             }
         }

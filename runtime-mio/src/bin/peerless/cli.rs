@@ -450,8 +450,9 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 }
 
 fn remote_address(text: &str) -> Result<Multiaddr, String> {
-    const RIGHT: &str = "a peer's address looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER, or through a relay \
-                         like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/RELAY/p2p-circuit/p2p/PEER";
+    const RIGHT: &str = "a peer's address looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER, or, published in DNS, \
+                         like /dnsaddr/example.org/p2p/PEER, or through a relay like \
+                         /ip4/192.0.2.1/udp/4001/quic-v1/p2p/RELAY/p2p-circuit/p2p/PEER";
     let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
     shape(&address).ok_or(RIGHT)?;
     Ok(address)
@@ -466,10 +467,15 @@ pub(crate) struct Shape {
     pub(crate) peer: Option<PeerId>,
 }
 
-/// Takes `/HOST/udp/PORT/quic-v1`, with or without `/p2p/PEER`, and `/…/p2p/RELAY/p2p-circuit/p2p/PEER`.
+/// Takes `/HOST/udp/PORT/quic-v1` and `/dnsaddr/NAME`, with or without `/p2p/PEER`, and `/…/p2p/RELAY/p2p-circuit/p2p/PEER`.
 pub(crate) fn shape(address: &Multiaddr) -> Option<Shape> {
-    use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6, P2p, P2pCircuit, QuicV1, Udp};
+    use Protocol::{Dns, Dns4, Dns6, Dnsaddr, Ip4, Ip6, P2p, P2pCircuit, QuicV1, Udp};
     let parts: Vec<_> = address.iter().collect();
+    match parts[..] {
+        [Dnsaddr(_)] => return Some(Shape { relay: None, peer: None }),
+        [Dnsaddr(_), P2p(peer)] => return Some(Shape { relay: None, peer: Some(peer) }),
+        _ => {}
+    }
     let (Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_), Udp(_), QuicV1) =
         (parts.first()?, parts.get(1)?, parts.get(2)?)
     else {
