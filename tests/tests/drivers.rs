@@ -197,7 +197,7 @@ fn lines_of_code(path: &Path) -> usize {
 #[test]
 fn the_drivers_are_small() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let library = |folder: &str| {
+    let library = |folder: &str| -> usize {
         let files = fs::read_dir(root.join("..").join(folder)).unwrap();
         let files = files.map(|entry| entry.unwrap().path());
         let is_code = |path: &PathBuf| path.is_file() && !path.ends_with("tests.rs");
@@ -216,10 +216,10 @@ fn the_drivers_are_small() {
     let (async_std, async_std_text) = resolver("runtime-async-std");
     let counts: [(&str, usize, usize); 7] = [
         ("peerless-mio", library("runtime-mio/src") - lines_of_code(&blocking) - mio, 700),
-        ("peerless-mio, resolver", mio + mio_text, 200),
+        ("peerless-mio, resolver", mio + mio_text, 210),
         ("peerless-mio, blocking", blocking_lines, 460),
         ("peerless-async-std", library("runtime-async-std/src") - async_std, 700),
-        ("peerless-async-std, resolver", async_std + async_std_text, 140),
+        ("peerless-async-std, resolver", async_std + async_std_text, 150),
         ("tokio_node", example("tokio_node.rs"), 250),
         ("std_node", example("std_node.rs"), 80),
     ];
