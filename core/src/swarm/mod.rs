@@ -11,6 +11,8 @@
 //! | `tags.rs`      | what peers are worth to us, and who must stay                          |
 //! | `pruner.rs`    | who goes when there are too many                                       |
 //! | `autoconnect.rs` | who is dialled unasked, and when                                     |
+//! | `health.rs`    | how healthy connections are, and which are to be replaced              |
+//! | `select.rs`    | which of several connections carries a new stream                      |
 //! | `dial/`        | dials: queue, ranking, back-off, black holes                           |
 
 pub mod autoconnect;

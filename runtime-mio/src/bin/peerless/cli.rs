@@ -45,7 +45,7 @@ pub(crate) struct Common {
     /// Security offered over circuits (default: tls,noise)
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',')]
     pub(crate) security: Vec<SecurityName>,
-    /// TOML file with limits, the gate and pruning; flags win over it
+    /// TOML file on connection management and a relay's limits; flags win over it
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[cfg(unix)]

@@ -18,7 +18,8 @@ pub struct Found {
     pub namespace: String,
     /// Who.
     pub peer: PeerId,
-    /// Where it says it is, with its `/p2p`; good for [`crate::node::Node::dial`].
+    /// Where it says it is, with its `/p2p`. The peerstore remembers it for `ttl`, so [`crate::node::Node::dial`] does
+    /// without.
     pub addresses: Vec<Multiaddr>,
     /// For how long the registration goes on.
     pub ttl: Duration,
