@@ -4,6 +4,7 @@
 //! corpus by an ordinary test of `peerless-proto`, which includes this file.
 
 use bytes::{Bytes, BytesMut};
+use peerless_proto::dns::{DnsError, TextQuery};
 use peerless_proto::keys::{self, Keypair};
 use peerless_proto::multistream::{self, LineDecoder};
 use peerless_proto::noise::{self, HandshakePayload, MessageDecoder};
@@ -23,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("autonat_v1", autonat_v1),
     ("autonat_v2", autonat_v2),
     ("dcutr", dcutr),
+    ("dns_texts", dns_texts),
     ("envelope", envelope),
     ("frame", frame),
     ("identify", identify),
@@ -48,6 +50,19 @@ pub fn varint(data: &[u8]) {
         let mut out = BytesMut::new();
         varint::encode(value, &mut out);
         assert_eq!(out[..], data[..len]);
+    }
+}
+
+/// The answer to a question with the id 7, and to no other.
+pub fn dns_texts(data: &[u8]) {
+    let read = |id, data: &[u8]| {
+        let query = TextQuery::new(id, "_dnsaddr.example.org").expect("it is a name");
+        query.read_answer(data)
+    };
+    if let Ok(texts) = read(7, data) {
+        assert!(texts.iter().map(String::len).sum::<usize>() <= data.len());
+        assert_eq!(read(8, data), Err(DnsError::NotOurs));
+        assert!(read(7, &data[..11]).is_err());
     }
 }
 
