@@ -82,6 +82,11 @@ impl Records {
         self.kept.iter().flatten().filter(move |r| !last(r)).chain(self.kept.iter().flatten().filter(last))
     }
 
+    /// The bytes of one of the records.
+    pub(super) fn first(&self) -> Option<&[u8]> {
+        self.kept.iter().flatten().next().map(|record| &*record.bytes)
+    }
+
     /// Whether exactly these bytes were given last.
     pub(super) fn is_last(&self, bytes: &[u8]) -> bool {
         let last = self.last.and_then(|dialect| self.kept[dialect as usize].as_ref());
