@@ -18,6 +18,7 @@ use peerless_core::{
     ids::SocketId,
     node::{AppProtocol, Bound, Config, Datagram, Ecn, Node, Start, Transmit},
     rng::Rng,
+    swarm::SwarmConfig,
     time::{Instant, UnixTime},
 };
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSocketState};
@@ -107,6 +108,7 @@ impl Crowd {
         inbound_per_peer: usize,
     ) -> io::Result<usize> {
         let mut config = Config::new(identity);
+        config.swarm = SwarmConfig::unlimited();
         let protocol = |name: &ProtocolName| AppProtocol { name: name.clone(), inbound_per_peer };
         config.app_protocols = protocols.iter().map(protocol).collect();
         config.accept_inbound = inbound_per_peer > 0;

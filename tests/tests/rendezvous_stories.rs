@@ -97,7 +97,7 @@ fn who_was_found_is_dialled_by_peer_id_alone() {
     }
 }
 
-/// Must show: A and B cannot be reached; each holds a reservation at R and registers there; each finds the other.
+/// A and B cannot be reached; each holds a reservation at R and registers there; each finds the other.
 #[test]
 fn two_peers_behind_a_relay_find_each_other_and_connect() {
     let mut w = World::new(1);
@@ -182,9 +182,9 @@ fn two_peers_behind_a_relay_find_each_other_and_connect() {
     w.assert_empty();
 }
 
-/// Must show: A registers, C finds A; B registers, C finds B alone; then nobody.
+/// A registers, C finds A; B registers, C finds B alone; then nobody.
 #[test]
-fn a_cookie_of_a_point_gives_only_what_is_new() {
+fn b_a_cookie_of_a_point_gives_only_what_is_new() {
     let mut w = World::new(2);
     let r = point(&mut w);
     let [a, b, c] = ["A", "B", "C"].map(|name| w.host(name).start());
@@ -208,9 +208,9 @@ fn a_cookie_of_a_point_gives_only_what_is_new() {
     assert!(matches!(refused, Err(Error::Refused { status: Status::InvalidCookie, .. })), "{refused:?}");
 }
 
-/// Must show: the point is away for five minutes, and it is just then that A would renew.
+/// The point is away for five minutes, and it is just then that A would renew.
 #[test]
-fn a_point_that_is_away_for_five_minutes_does_not_cost_the_registration() {
+fn g_a_point_that_is_away_for_five_minutes_does_not_cost_the_registration() {
     for seed in 0..3 {
         let mut w = World::new(seed).quiet();
         let r = point(&mut w);

@@ -47,7 +47,7 @@ fn a_renewal_comes_between_half_and_two_thirds_of_the_term() {
 
 /// Must survive: the point is down for five minutes, and it is just then that we want to renew.
 #[test]
-fn a_point_that_is_down_for_five_minutes_does_not_cost_the_registration() {
+fn g_a_point_that_is_down_for_five_minutes_does_not_cost_the_registration() {
     let (mut solo, connection) = registered();
     solo.next_deadline();
     solo.open();

@@ -99,9 +99,9 @@ fn who_is_found_is_remembered_as_long_as_registered_and_by_who_says_so() {
     assert_eq!(known(&solo, "X", secs(0)), [(HOME.to_string(), Source::Certified)], "a watch does the same");
 }
 
-/// Must show: A registers, B finds A; C registers, B finds only C; and then nobody.
+/// A registers, B finds A; C registers, B finds only C; and then nobody.
 #[test]
-fn with_a_cookie_only_what_is_new_is_found() {
+fn b_with_a_cookie_only_what_is_new_is_found() {
     let mut solo = client();
     solo.connect("R");
     let mut ask = |cookie: Option<client::Cookie>, pages: [(Vec<Register>, &str); 2]| {
