@@ -170,7 +170,6 @@ impl Naive {
 #[test]
 fn a_hundred_thousand_random_operations_agree_with_a_naive_list() {
     const SEED: u8 = 62;
-    println!("seed {SEED}");
     let mut rng = Rng::new([SEED; 32]);
     let peers: Vec<_> = (0..12).map(peer).collect();
     let (mut store, mut naive, mut now) = (store(), Naive::default(), at(0));
@@ -189,7 +188,11 @@ fn a_hundred_thousand_random_operations_agree_with_a_naive_list() {
                 let listed = vec![place(n), place(rng.below(12))];
                 let number = rng.below(4) + step / 1000;
                 let taken = store.add_record(now, which, number, &listed, ttl).map(|_| ());
-                assert_eq!(taken, naive.record(which, number, listed, now + ttl), "step {step}");
+                assert_eq!(
+                    taken,
+                    naive.record(which, number, listed, now + ttl),
+                    "step {step} of seed {SEED}"
+                );
             }
             8 => {
                 store.remove_address(now, which, &place(n));
@@ -217,8 +220,12 @@ fn a_hundred_thousand_random_operations_agree_with_a_naive_list() {
         let mut expected: Vec<_> = of_peer.map(|entry| (entry.1.clone(), entry.2, entry.3)).collect();
         said.sort();
         expected.sort();
-        assert_eq!(said, expected, "step {step}");
+        assert_eq!(said, expected, "step {step} of seed {SEED}");
         let held: usize = store.peers.values().map(|entry| entry.addresses.len()).sum();
-        assert_eq!((store.addresses, store.order.len()), (held, store.peers.len()), "step {step}");
+        assert_eq!(
+            (store.addresses, store.order.len()),
+            (held, store.peers.len()),
+            "step {step} of seed {SEED}"
+        );
     }
 }

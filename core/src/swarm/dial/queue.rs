@@ -147,7 +147,6 @@ mod tests {
     #[test]
     fn a_hundred_thousand_random_operations_agree_with_a_naive_list() {
         const SEED: u8 = 61;
-        println!("seed {SEED}");
         let mut rng = Rng::new([SEED; 32]);
         let (mut queue, mut naive) = (DialQueue::new(7, 20), Naive::default());
         for key in 0..100_000_u32 {
@@ -156,12 +155,12 @@ mod tests {
             match rng.below(10) {
                 0..4 => {
                     let has_room = naive.line.len() < 20 + 7 - naive.running;
-                    assert_eq!(queue.push(key, priority).is_ok(), has_room, "at {key}");
+                    assert_eq!(queue.push(key, priority).is_ok(), has_room, "at {key} of seed {SEED}");
                     if has_room {
                         naive.line.push((key, priority));
                     }
                 }
-                4..6 => assert_eq!(queue.start(), naive.start(7), "at {key}"),
+                4..6 => assert_eq!(queue.start(), naive.start(7), "at {key} of seed {SEED}"),
                 6..8 => {
                     queue.finish();
                     naive.running = naive.running.saturating_sub(1);
@@ -175,11 +174,15 @@ mod tests {
                 _ => {
                     let before = naive.line.len();
                     naive.line.retain(|(key, _)| *key != any);
-                    assert_eq!(queue.remove(any), naive.line.len() < before, "at {key}");
+                    assert_eq!(queue.remove(any), naive.line.len() < before, "at {key} of seed {SEED}");
                 }
             }
-            assert_eq!((queue.waiting(), queue.running()), (naive.line.len(), naive.running));
-            assert_eq!(queue.waiting.len(), queue.places.len());
+            assert_eq!(
+                (queue.waiting(), queue.running()),
+                (naive.line.len(), naive.running),
+                "at {key} of seed {SEED}"
+            );
+            assert_eq!(queue.waiting.len(), queue.places.len(), "at {key} of seed {SEED}");
         }
     }
 }

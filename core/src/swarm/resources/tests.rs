@@ -248,7 +248,6 @@ fn a_hundred_thousand_random_requests_are_decided_as_by_adding_up_what_is_alive(
         ..Limits::unlimited()
     };
     let seed: u64 = 0x5eed_0001;
-    println!("seed {seed:#x}");
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = Rng::new(key);
@@ -363,13 +362,21 @@ fn a_hundred_thousand_random_requests_are_decided_as_by_adding_up_what_is_alive(
         };
         assert_eq!(done, expected, "step {step} of seed {seed:#x}");
         refused += u64::from(!done);
-        assert_eq!((held.system(), held.transient()), (naive.system(), naive.transient()), "step {step}");
+        assert_eq!(
+            (held.system(), held.transient()),
+            (naive.system(), naive.transient()),
+            "step {step} of seed {seed:#x}"
+        );
         let n = rng.below(5) as u8;
-        assert_eq!(held.peer(&peer(n)), naive.peer(peer(n)), "step {step}");
+        assert_eq!(held.peer(&peer(n)), naive.peer(peer(n)), "step {step} of seed {seed:#x}");
         let name = names[rng.below(3) as usize];
-        assert_eq!((held.service(name), held.protocol(name)), (naive.service(name), naive.service(name)));
+        assert_eq!(
+            (held.service(name), held.protocol(name)),
+            (naive.service(name), naive.service(name)),
+            "step {step} of seed {seed:#x}"
+        );
     }
-    assert_eq!(held.refusals().map(|(.., count)| count).sum::<u64>(), refused);
+    assert_eq!(held.refusals().map(|(.., count)| count).sum::<u64>(), refused, "seed {seed:#x}");
     assert!(refused > 10_000, "the limits were hardly met: {refused}");
     for stream in naive.streams.keys() {
         held.close_stream(*stream);

@@ -125,7 +125,6 @@ impl Naive {
 #[test]
 fn a_hundred_thousand_random_changes_give_what_looking_through_lists_gives() {
     let seed: u64 = 0x5eed_0002;
-    println!("seed {seed:#x}");
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     let mut rng = Rng::new(key);
