@@ -1,5 +1,6 @@
 //! What is known of other peers: where they are reached, for how long that holds and who says so, what they speak, how
-//! far away they are. Bounded per peer and in all; what is least useful makes room.
+//! far away they are. Bounded per peer and in all; what is least useful makes room. What it takes to find a peer again
+//! outlives the node if the embedder has a store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +11,13 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use peerless_proto::address::{self, MAX_ADDR_LEN};
 
+pub(crate) use self::archive::{Archive, TABLE};
+use self::stored::Changes;
 use crate::{behaviour::ProtocolName, time::Instant};
+
+mod archive;
+mod row;
+mod stored;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +28,10 @@ pub struct PeerstoreConfig {
     pub addresses: usize,
     /// Most protocols of one peer.
     pub protocols: usize,
+    /// Most peers that are stored, to be found again by the next node, if
+    /// [`Config::storage`](crate::node::Config::storage) is set. Those that were never reached and not heard of for longest
+    /// make room. 0 is to store none.
+    pub stored: usize,
     /// How long what identify told is believed (py-libp2p: 2 h).
     pub identify_ttl: Duration,
     /// How long an address is believed after it led to the peer (go-libp2p: 15 min after the connection; here from its
@@ -34,6 +45,7 @@ impl Default for PeerstoreConfig {
             peers: 10_000,
             addresses: 64,
             protocols: 256,
+            stored: 1000,
             identify_ttl: Duration::from_secs(2 * 3600),
             reached_ttl: Duration::from_secs(1800),
         }
@@ -91,8 +103,8 @@ pub enum RecordError {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Entry {
     addresses: Vec<PeerAddress>,
-    /// The newest signed record: its number, and its addresses in order.
-    record: Option<(u64, Vec<Multiaddr>)>,
+    /// The newest signed record: its number, and its addresses in order unless an earlier node saw it.
+    record: Option<(u64, Option<Vec<Multiaddr>>)>,
     protocols: Vec<ProtocolName>,
     latency: Option<Duration>,
     connections: usize,
@@ -112,12 +124,14 @@ pub struct Peerstore {
     /// The peers that may be forgotten, the least useful first.
     order: BTreeSet<Use>,
     addresses: usize,
+    /// What is not stored yet; `None` if nothing is to be.
+    changes: Option<Changes>,
 }
 
 impl Peerstore {
     /// An empty one.
     pub fn new(config: PeerstoreConfig) -> Self {
-        Self { config, peers: BTreeMap::new(), order: BTreeSet::new(), addresses: 0 }
+        Self { config, peers: BTreeMap::new(), order: BTreeSet::new(), addresses: 0, changes: None }
     }
 
     /// Its bounds.
@@ -142,7 +156,7 @@ impl Peerstore {
             return 0;
         }
         let most = self.config.addresses;
-        self.update(now, peer, |entry| {
+        self.change(now, peer, |entry| {
             addresses.into_iter().map(|address| usize::from(entry.add(address, source, expires, most))).sum()
         })
         .unwrap_or(0)
@@ -168,12 +182,12 @@ impl Peerstore {
             if *known > number {
                 return Err(RecordError::Old { given: number, known: *known });
             }
-            if *known == number && *same != listed {
+            if *known == number && same.as_ref().is_some_and(|same| *same != listed) {
                 return Err(RecordError::Conflict(number));
             }
         }
         let (most, expires) = (self.config.addresses, now + ttl);
-        self.update(now, peer, |entry| {
+        self.change(now, peer, |entry| {
             let is_out =
                 |known: &PeerAddress| known.source == Source::Certified && !listed.contains(&known.address);
             entry.addresses.retain(|known| !is_out(known));
@@ -181,7 +195,7 @@ impl Peerstore {
             for address in &listed {
                 entry.add(address.clone(), Source::Certified, expires, most);
             }
-            entry.record = Some((number, listed));
+            entry.record = Some((number, Some(listed)));
             entry.addresses.iter().filter(|known| !before.contains(&known.address)).count()
         })
         .ok_or(RecordError::Full)
@@ -204,7 +218,7 @@ impl Peerstore {
     pub fn connected(&mut self, now: Instant, peer: PeerId, address: Option<&Multiaddr>) {
         let (most, expires) = (self.config.addresses, now + self.config.reached_ttl);
         let address = address.and_then(|address| usable(address, peer));
-        self.update(now, peer, |entry| {
+        self.change(now, peer, |entry| {
             entry.connections += 1;
             let Some(address) = address else { return };
             entry.add(address.clone(), Source::Heard, expires, most);
@@ -220,7 +234,7 @@ impl Peerstore {
             return;
         }
         let expires = now + self.config.reached_ttl;
-        self.update(now, peer, |entry| {
+        self.change(now, peer, |entry| {
             entry.connections = entry.connections.saturating_sub(1);
             for known in entry.addresses.iter_mut().filter(|known| known.reached.is_some()) {
                 known.expires = known.expires.max(expires);
@@ -229,14 +243,16 @@ impl Peerstore {
     }
 
     /// A dial of an address failed: it does not count as reached any more.
-    pub fn unreachable(&mut self, peer: &PeerId, address: &Multiaddr) {
+    pub fn unreachable(&mut self, now: Instant, peer: &PeerId, address: &Multiaddr) {
         let Some(entry) = self.peers.get_mut(peer) else { return };
         let had_place = self.order.remove(&entry.usefulness(*peer));
-        if let Some(known) = entry.addresses.iter_mut().find(|known| known.address == *address) {
-            known.reached = None;
-        }
+        let known = entry.addresses.iter_mut().find(|known| known.address == *address);
+        let had_led = known.is_some_and(|known| known.reached.take().is_some());
         if had_place {
             self.order.insert(entry.usefulness(*peer));
+        }
+        if had_led {
+            self.note(now, *peer);
         }
     }
 
@@ -284,7 +300,7 @@ impl Peerstore {
         let Some(address) = usable(address, peer).filter(|_| self.peers.contains_key(&peer)) else {
             return false;
         };
-        self.update(now, peer, |entry| {
+        self.change(now, peer, |entry| {
             let before = entry.addresses.len();
             entry.addresses.retain(|known| known.address != address);
             entry.addresses.len() < before
@@ -296,7 +312,7 @@ impl Peerstore {
     pub fn forget(&mut self, now: Instant, peer: PeerId) -> bool {
         let is_known = self.peers.contains_key(&peer);
         if is_known {
-            self.update(now, peer, |entry| {
+            self.change(now, peer, |entry| {
                 *entry = Entry {
                     connections: entry.connections,
                     is_protected: entry.is_protected,
@@ -305,7 +321,7 @@ impl Peerstore {
             });
         }
         if self.peers.get(&peer).is_some_and(|entry| !entry.is_kept()) {
-            self.remove(peer);
+            self.remove(now, peer);
         }
         is_known
     }
@@ -327,34 +343,56 @@ impl Peerstore {
 
     /// Changes the entry of a peer, made if there is none. `None` if there is no room for one.
     fn update<R>(&mut self, now: Instant, peer: PeerId, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        if !self.peers.contains_key(&peer) && !self.make_room() {
-            return None;
+        (self.peers.contains_key(&peer) || self.make_room(now)).then(|| self.alter(now, now, peer, change))
+    }
+
+    /// The same for a change that may concern what is stored.
+    fn change<R>(&mut self, now: Instant, peer: PeerId, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        let was_worth_storing = self.is_worth_storing(now, &peer);
+        let result = self.update(now, peer, change);
+        if was_worth_storing || self.is_worth_storing(now, &peer) {
+            self.note(now, peer);
         }
+        result
+    }
+
+    /// Changes the entry of a peer, of which something was learnt at `touched`; there is room for it.
+    fn alter<R>(
+        &mut self,
+        now: Instant,
+        touched: Instant,
+        peer: PeerId,
+        change: impl FnOnce(&mut Entry) -> R,
+    ) -> R {
         let entry = self.peers.entry(peer).or_default();
         self.order.remove(&entry.usefulness(peer));
         let before = entry.addresses.len();
-        entry.touched = entry.touched.max(now);
+        entry.touched = entry.touched.max(touched);
         entry.expire(now);
         let result = change(entry);
         self.addresses = self.addresses + entry.addresses.len() - before;
         if !entry.is_kept() {
             self.order.insert(entry.usefulness(peer));
         }
-        Some(result)
+        result
     }
 
-    fn make_room(&mut self) -> bool {
+    fn make_room(&mut self, now: Instant) -> bool {
         while self.peers.len() >= self.config.peers {
             let Some((_, _, least)) = self.order.first().copied() else { return false };
-            self.remove(least);
+            self.remove(now, least);
         }
         true
     }
 
-    fn remove(&mut self, peer: PeerId) {
+    fn remove(&mut self, now: Instant, peer: PeerId) {
+        let was_worth_storing = self.is_worth_storing(now, &peer);
         if let Some(entry) = self.peers.remove(&peer) {
             self.order.remove(&entry.usefulness(peer));
             self.addresses -= entry.addresses.len();
+        }
+        if was_worth_storing {
+            self.note(now, peer);
         }
     }
 }
@@ -375,7 +413,11 @@ impl Entry {
     }
 
     fn usefulness(&self, peer: PeerId) -> Use {
-        (self.addresses.iter().any(|known| known.reached.is_some()), self.touched, peer)
+        (self.is_reached(), self.touched, peer)
+    }
+
+    fn is_reached(&self) -> bool {
+        self.addresses.iter().any(|known| known.reached.is_some())
     }
 
     /// Returns whether the address is new.

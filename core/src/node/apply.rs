@@ -1,6 +1,6 @@
 //! What behaviours ask for, done.
 
-use super::{Node, pump::Work};
+use super::{Node, pump::Work, storage::Asker};
 use crate::{
     behaviour::{Action, Input, Reply},
     event::{CloseReason, OpenError, SpliceEnd, SpliceReport, StreamFault},
@@ -61,10 +61,10 @@ impl Node {
             Action::AddAddress { address, source } => self.add_address(address, source),
             Action::RemoveAddress { address, source } => self.remove_address(address, source),
             Action::Load { token, table, after } => {
-                self.ask_store(index, token, table, StorageAsk::Load { after });
+                self.ask_store(Asker::Behaviour(index, token), table, StorageAsk::Load { after });
             }
             Action::Store { token, table, writes } => {
-                self.ask_store(index, token, table, StorageAsk::Store(writes));
+                self.ask_store(Asker::Behaviour(index, token), table, StorageAsk::Store(writes));
             }
             Action::Tag { peer, tag, value } => self.change_tags(|tags, now| tags.tag(now, peer, tag, value)),
             Action::Untag { peer, tag } => self.change_tags(|tags, _| _ = tags.untag(&peer, tag)),

@@ -95,6 +95,10 @@ impl Node {
         }
         self.auto_connect.stop();
         self.give_up_dials();
+        if let Some(archive) = &mut self.archive {
+            archive.hurry(self.now);
+            self.archive_peers();
+        }
         self.is_shutting_down = true;
         self.pump();
     }

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod target;
+mod unplanned;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -47,11 +48,11 @@ pub(super) enum Requester {
 }
 
 /// One wish to be connected.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Request {
     requester: Requester,
     peer: Option<PeerId>,
-    /// `None` while the request is being looked at.
+    /// `None` until it is known where the peer may be.
     job: Option<JobId>,
     timeout: Instant,
 }
@@ -110,6 +111,8 @@ pub(super) struct Dialing {
     queue: DialQueue<JobId>,
     timers: Timers<Due>,
     next_query: u64,
+    /// Requests that wait for what an earlier node knew.
+    unplanned: Vec<(DialId, DialOptions)>,
     pub(super) backoff: Backoff,
     udp: BlackHole,
     ipv6: BlackHole,
@@ -126,6 +129,7 @@ impl Dialing {
             queue: DialQueue::new(config.parallel, config.queue),
             timers: Timers::default(),
             next_query: 0,
+            unplanned: Vec::new(),
             backoff: Backoff::new(config.backoff, rng),
             udp: BlackHole::new(config.black_hole),
             ipv6: BlackHole::new(config.black_hole),
@@ -167,22 +171,28 @@ impl Node {
         options: &DialOptions,
     ) -> DialId {
         let timeout = self.now + options.timeout.unwrap_or(self.dialing.config.timeout);
+        let id = self.dialing.requests.insert_with(|_| Request { requester, peer, job: None, timeout });
+        self.dialing.timers.set(timeout, Due::Request(id));
+        if !self.waits_for_store(id, peer, addresses, options) {
+            self.begin_dial(id, addresses, options);
+        }
+        id
+    }
+
+    /// Looks at what a request is about, and finds or makes the job that serves it.
+    fn begin_dial(&mut self, id: DialId, addresses: &[Multiaddr], options: &DialOptions) {
+        let Some(Request { requester, peer, .. }) = self.dialing.requests.get(id).copied() else { return };
         let mut job = self.plan(peer, addresses, options);
         let existing = (!options.force_new).then(|| self.existing(&job, addresses)).flatten();
-        let joined = job.key.and_then(|key| self.dialing.by_key.get(&key).copied());
-        let id = self.dialing.requests.insert_with(|_| Request { requester, peer, job: joined, timeout });
         if let Some(connection) = existing {
-            self.answer(id, Ok(connection));
-            return id;
+            return self.answer(id, Ok(connection));
         }
-        if let Some(into) = joined {
-            self.dialing.timers.set(timeout, Due::Request(id));
-            self.join(into, id, job, options.priority);
-            return id;
+        if let Some(into) = job.key.and_then(|key| self.dialing.by_key.get(&key).copied()) {
+            self.assign(id, into);
+            return self.join(into, id, job, options.priority);
         }
         if job.waiting.is_empty() {
-            self.answer(id, Err(DialError { attempts: job.failed }));
-            return id;
+            return self.answer(id, Err(DialError { attempts: job.failed }));
         }
         let is_step =
             matches!(requester, Requester::Behaviour(index, _) if Some(index) == self.circuit_dialer);
@@ -192,24 +202,25 @@ impl Node {
         let job = self.dialing.jobs.insert(job);
         if !is_step && self.dialing.queue.push(job, options.priority).is_err() {
             self.counters.add("dial.refused.queue_full", 1);
-            let Some(job) = self.dialing.jobs.remove(job) else { return id };
+            let Some(job) = self.dialing.jobs.remove(job) else { return };
             let refused =
                 job.waiting.iter().map(|(target, _)| (target.address().clone(), AttemptError::QueueFull));
             let attempts = job.failed.iter().cloned().chain(refused).collect();
-            self.answer(id, Err(DialError { attempts }));
-            return id;
+            return self.answer(id, Err(DialError { attempts }));
         }
-        if let Some(request) = self.dialing.requests.get_mut(id) {
-            request.job = Some(job);
-        }
+        self.assign(id, job);
         if let Some(key) = key {
             self.dialing.by_key.insert(key, job);
         }
-        self.dialing.timers.set(timeout, Due::Request(id));
         if is_step {
             self.next_attempt(job);
         }
-        id
+    }
+
+    fn assign(&mut self, id: DialId, job: JobId) {
+        if let Some(request) = self.dialing.requests.get_mut(id) {
+            request.job = Some(job);
+        }
     }
 
     /// Starts the next dial of the queue. Returns whether there was one and room for it.
@@ -516,7 +527,8 @@ impl Node {
 
     /// A request has waited long enough.
     fn time_out(&mut self, id: DialId) {
-        let Some(of) = self.dialing.requests.get(id).and_then(|request| request.job) else { return };
+        let Some(request) = self.dialing.requests.get(id) else { return };
+        let Some(of) = request.job else { return self.answer(id, Err(DialError { attempts: Vec::new() })) };
         let Some(job) = self.dialing.jobs.get_mut(of) else { return };
         let mut attempts = job.failed.clone();
         let late = job.running.iter().map(|(address, _)| address);
@@ -536,6 +548,7 @@ impl Node {
 
     /// The node shuts down; whoever dials is told.
     pub(super) fn give_up_dials(&mut self) {
+        self.begin_unplanned();
         for id in self.dialing.jobs.ids().collect::<Vec<_>>() {
             let Some(mut job) = self.end_job(id) else { continue };
             let running = job.running.drain(..).map(|(address, _)| address);

@@ -59,7 +59,7 @@ use crate::{
     event::Event,
     identity::Identity,
     ids::{QueryId, SocketId},
-    peerstore::Peerstore,
+    peerstore::{self, Archive, Peerstore},
     protocols::{identify, ping, relay, rendezvous},
     quic::{self, Quic, TlsCrypto},
     rng::{HashKeys, Rng},
@@ -114,6 +114,7 @@ pub struct Node {
     health: Health,
     strategy: Strategy,
     peerstore: Peerstore,
+    archive: Option<Archive>,
     stream_config: crate::streams::Config,
     upgrade_config: crate::upgrade::Config,
     upgrade_rng: Rng,
@@ -188,11 +189,13 @@ impl Node {
             config.accept_inbound,
             start.now,
         );
+        let mut peerstore = Peerstore::new(config.swarm.peerstore);
+        let archive = config.storage.then(|| Archive::new(&mut peerstore)).flatten();
         let mut trace = Trace::default();
         if config.trace {
             trace.enable();
         }
-        Ok(Self {
+        let mut node = Self {
             now: start.now,
             wall: WallClock::new(start.unix, start.now),
             identity: config.identity,
@@ -208,7 +211,8 @@ impl Node {
             health: Health::new(config.swarm.health),
             strategy: config.swarm.strategy,
             auto_connect: AutoConnect::new(config.swarm.auto_connect, rng.fork("auto-connect")),
-            peerstore: Peerstore::new(config.swarm.peerstore),
+            peerstore,
+            archive,
             swarm: Swarm::new(config.swarm),
             addresses: Addresses::default(),
             sockets: BTreeMap::new(),
@@ -229,7 +233,9 @@ impl Node {
             trace,
             next_token: 0,
             is_shutting_down: false,
-        })
+        };
+        node.archive_peers();
+        Ok(node)
     }
 
     /// Who this node is.
@@ -270,6 +276,7 @@ impl Node {
         self.expire_duplicates();
         self.auto_connect();
         self.look_at_health();
+        self.archive_peers();
         self.pump();
     }
 
@@ -355,6 +362,8 @@ impl Node {
         ];
         deadline = Deadline::earliest(deadline, self.auto_connect.deadline());
         deadline = Deadline::earliest(deadline, self.health.deadline());
+        let archive = self.archive.as_ref().and_then(|archive| archive.deadline(&self.peerstore));
+        deadline = Deadline::earliest(deadline, archive);
         let own = own.into_iter().filter_map(|(at, why)| at.map(|at| Deadline::new(at, why))).min();
         Deadline::earliest(deadline, own)
     }
@@ -493,7 +502,8 @@ fn routes(slots: &[Slot], app: &[AppProtocol]) -> Result<BTreeMap<ProtocolName, 
     };
     for (index, slot) in slots.iter().enumerate() {
         let name = slot.behaviour.name();
-        if slots[..index].iter().any(|other| other.behaviour.name() == name) {
+        let is_taken = name == peerstore::TABLE;
+        if is_taken || slots[..index].iter().any(|other| other.behaviour.name() == name) {
             return Err(ConfigError::NameTwice(name));
         }
         for ProtocolSpec { name, framing, inbound_per_peer } in &slot.specs {

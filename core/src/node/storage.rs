@@ -1,4 +1,4 @@
-//! Between the behaviours that keep something and the embedder's store.
+//! Between those that keep something, the behaviours and the peerstore, and the embedder's store.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use crate::{
     behaviour::{Input, Reply},
     event::Event,
     ids::Token,
+    peerstore,
     storage::{Rows, StorageAnswer, StorageAsk, StorageId, StorageRequest, StoreError},
     time::Instant,
 };
@@ -22,9 +23,16 @@ pub(super) struct Storage {
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    behaviour: usize,
-    token: Token,
+    asker: Asker,
     is_load: bool,
+}
+
+/// Who asks the store.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    /// The behaviour with this index, under this token.
+    Behaviour(usize, Token),
+    Peerstore,
 }
 
 impl Storage {
@@ -49,9 +57,9 @@ impl Node {
     }
 
     /// Asks the embedder's store, if there is one.
-    pub(super) fn ask_store(&mut self, behaviour: usize, token: Token, table: &'static str, ask: StorageAsk) {
+    pub(super) fn ask_store(&mut self, asker: Asker, table: &'static str, ask: StorageAsk) {
         let is_load = matches!(ask, StorageAsk::Load { .. });
-        let waiting = Waiting { behaviour, token, is_load };
+        let waiting = Waiting { asker, is_load };
         if !self.storage.is_there {
             let nothing =
                 if is_load { StorageAnswer::Loaded(Rows::default()) } else { StorageAnswer::Stored };
@@ -64,10 +72,14 @@ impl Node {
     }
 
     fn stored(&mut self, waiting: Waiting, answer: Result<StorageAnswer, StoreError>) {
-        let Waiting { behaviour, token, is_load } = waiting;
+        let Waiting { asker, is_load } = waiting;
         if answer.is_err() {
             self.counters.add("storage.failed", 1);
         }
+        let (behaviour, token) = match asker {
+            Asker::Behaviour(behaviour, token) => (behaviour, token),
+            Asker::Peerstore => return self.archive_answered(answer),
+        };
         let reply = if is_load {
             Reply::Loaded(answer.and_then(|answer| match answer {
                 StorageAnswer::Loaded(rows) => Ok(rows),
@@ -80,5 +92,27 @@ impl Node {
             }))
         };
         self.work.push_back(Work::Input(behaviour, Input::Reply(token, reply)));
+    }
+
+    /// Reads and writes what of the peerstore is stored, if it is time.
+    pub(super) fn archive_peers(&mut self) {
+        let (now, unix) = (self.now, self.wall.at(self.now));
+        let ask = self.archive.as_mut().and_then(|archive| archive.ask(now, unix, &mut self.peerstore));
+        if let Some(ask) = ask {
+            self.ask_store(Asker::Peerstore, peerstore::TABLE, ask);
+        }
+    }
+
+    fn archive_answered(&mut self, answer: Result<StorageAnswer, StoreError>) {
+        let (now, unix) = (self.now, self.wall.at(self.now));
+        let Some(archive) = &mut self.archive else { return };
+        let was_loading = archive.is_loading();
+        archive.answered(now, unix, &mut self.peerstore, &mut self.counters, answer);
+        if was_loading && !archive.is_loading() {
+            self.begin_unplanned();
+            self.auto_connect.discovered(now);
+            self.auto_connect();
+        }
+        self.archive_peers();
     }
 }

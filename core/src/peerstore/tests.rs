@@ -61,7 +61,7 @@ fn what_led_there_goes_first_until_it_fails() {
     assert_eq!(known(&store, at(1), 1)[0], place(9));
     store.disconnected(at(5000), peer(1));
     assert_eq!(known(&store, at(5000 + 1799), 1)[0], place(9), "counted from the end of the connection");
-    store.unreachable(&peer(1), &place(9));
+    store.unreachable(at(3), &peer(1), &place(9));
     assert_eq!(known(&store, at(5001), 1), [place(1), place(2), place(9)]);
 }
 
@@ -200,7 +200,7 @@ fn a_hundred_thousand_random_operations_agree_with_a_naive_list() {
             }
             _ if rng.below(2) == 0 => {
                 store.connected(now, which, Some(&place(n)));
-                store.unreachable(&which, &place(n));
+                store.unreachable(now, &which, &place(n));
                 store.disconnected(now, which);
                 naive.add(which, place(n), Source::Heard, now + store.config().reached_ttl);
             }

@@ -222,7 +222,7 @@ impl Node {
             if matches!(reason, CloseReason::WrongPeer { .. }) {
                 self.peerstore.remove_address(self.now, peer, &place);
             }
-            self.peerstore.unreachable(&peer, &place);
+            self.peerstore.unreachable(self.now, &peer, &place);
             self.dialing.backoff.address_failed(peer, place, self.now);
         }
         self.after_failure(id);

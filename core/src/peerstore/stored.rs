@@ -1,0 +1,161 @@
+//! What of the peerstore is worth storing, how it becomes a row, and what becomes of a row in the next node.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use libp2p_identity::PeerId;
+
+use super::{
+    Entry, PeerAddress, Peerstore, Source,
+    row::{MAX_ADDRESSES, Row, RowAddress},
+};
+use crate::time::{Instant, UnixTime};
+
+/// What is not stored yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changes {
+    /// Peers whose rows say something else.
+    peers: BTreeSet<PeerId>,
+    /// Since when there is something to do.
+    since: Option<Instant>,
+}
+
+impl Peerstore {
+    /// From now on changes are noted.
+    pub(super) fn note_changes(&mut self) {
+        self.changes.get_or_insert_default();
+    }
+
+    /// Since when there are changes.
+    pub(super) fn changed_since(&self) -> Option<Instant> {
+        self.changes.as_ref()?.since
+    }
+
+    /// The peers whose rows say something else than what is known; they do not count as changed any more.
+    pub(super) fn take_changes(&mut self) -> BTreeSet<PeerId> {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default().peers
+    }
+
+    /// The row of a peer, if there is one, must be written anew.
+    pub(super) fn note(&mut self, now: Instant, peer: PeerId) {
+        let Some(changes) = &mut self.changes else { return };
+        changes.since.get_or_insert(now);
+        match self.peers.contains_key(&peer) {
+            true => changes.peers.insert(peer),
+            false => changes.peers.remove(&peer),
+        };
+    }
+
+    /// The peers that are connected and have an address that led there: it is believed as long as they are, and longer.
+    pub(super) fn connected_where_dialled(&self) -> Vec<PeerId> {
+        let is_it = |(_, entry): &(&PeerId, &Entry)| entry.connections > 0 && entry.is_reached();
+        self.peers.iter().filter(is_it).map(|(peer, _)| *peer).collect()
+    }
+
+    pub(super) fn is_worth_storing(&self, now: Instant, peer: &PeerId) -> bool {
+        self.changes.is_some() && self.peers.get(peer).is_some_and(|entry| entry.is_worth_storing(now))
+    }
+
+    /// The peers that are worth storing, the `most` most useful if there are more.
+    pub(super) fn worth_storing(&self, now: Instant, most: usize) -> BTreeSet<PeerId> {
+        let is_reached = |entry: &Entry| {
+            entry.addresses.iter().any(|known| known.reached.is_some() && entry.believes(known, now))
+        };
+        let worth = self.peers.iter().filter(|(_, entry)| entry.is_worth_storing(now));
+        let mut all: Vec<_> = worth.map(|(peer, entry)| (is_reached(entry), entry.touched, *peer)).collect();
+        if all.len() > most {
+            all.select_nth_unstable_by(most, |a, b| b.cmp(a));
+            all.truncate(most);
+        }
+        all.into_iter().map(|(_, _, peer)| peer).collect()
+    }
+
+    /// What is to be stored of a peer; `None` if nothing is known of it.
+    pub(super) fn row(&self, now: Instant, unix: UnixTime, peer: &PeerId) -> Option<Row> {
+        let entry = self.peers.get(peer)?;
+        let known = self.addresses(now, peer).into_iter().filter(|known| known.is_worth_storing());
+        let left = |known: &PeerAddress| {
+            let left = known.expires.saturating_duration_since(now);
+            // It holds while the peer is connected, and that may end with the node.
+            let is_held = entry.connections > 0 && known.reached.is_some();
+            if is_held { left.max(self.config.reached_ttl) } else { left }
+        };
+        let address = |known: &PeerAddress| RowAddress {
+            address: known.address.clone(),
+            source: known.source,
+            left: (known.expires != Instant::FAR_FUTURE).then(|| left(known)),
+            is_reached: known.reached.is_some(),
+        };
+        Some(Row {
+            written: unix,
+            record: entry.record.as_ref().map(|(number, _)| *number),
+            addresses: known.take(MAX_ADDRESSES).map(address).collect(),
+        })
+    }
+
+    /// Takes over what an earlier node knew. What is known already weighs more, and of two records the newer. What others
+    /// said is believed no longer than what they say now, whatever became of the wall clock. Returns whether there was
+    /// room.
+    pub(super) fn restore(&mut self, now: Instant, unix: UnixTime, peer: PeerId, row: Row) -> bool {
+        let passed = unix.saturating_duration_since(row.written);
+        let longest = self.config.identify_ttl.max(self.config.reached_ttl);
+        let mut is_shortened = false;
+        let mut expires = |known: &RowAddress| {
+            let left = match (known.left, known.source) {
+                (None, Source::Embedder) => return Some(Instant::FAR_FUTURE),
+                (None, _) => Duration::MAX,
+                (Some(left), _) => left.saturating_sub(passed),
+            };
+            let may_last = if known.source == Source::Embedder { left } else { left.min(longest) };
+            is_shortened |= may_last < left;
+            (!may_last.is_zero()).then(|| now + may_last)
+        };
+        let addresses: Vec<_> = row
+            .addresses
+            .into_iter()
+            .filter_map(|known| expires(&known).map(|expires| (known, expires)))
+            .collect();
+        if addresses.is_empty() && row.record.is_none() {
+            return true;
+        }
+        let is_reached = addresses.iter().any(|(known, _)| known.is_reached);
+        if !self.peers.contains_key(&peer) && self.peers.len() >= self.config.peers {
+            match self.order.first() {
+                Some(least) if *least < (is_reached, Instant::ZERO, peer) => self.remove(now, least.2),
+                _ => return false,
+            }
+        }
+        let most = self.config.addresses;
+        self.alter(now, Instant::ZERO, peer, |entry| {
+            let newest = entry.record.as_ref().map(|(number, _)| *number);
+            if row.record > newest {
+                entry.addresses.retain(|known| known.source != Source::Certified);
+                entry.record = row.record.map(|number| (number, None));
+            }
+            for (RowAddress { address, source, is_reached, .. }, expires) in addresses {
+                let is_outdated = source == Source::Certified && row.record < newest;
+                if !is_outdated && entry.add(address, source, expires, most) && is_reached {
+                    // Longer ago than anything that this node reaches.
+                    entry.addresses.last_mut().expect("it was added").reached = Some(Instant::ZERO);
+                }
+            }
+        });
+        if is_shortened {
+            self.note(now, peer);
+        }
+        true
+    }
+}
+
+impl Entry {
+    fn is_worth_storing(&self, now: Instant) -> bool {
+        let is_worth = |known: &PeerAddress| self.believes(known, now) && known.is_worth_storing();
+        self.record.is_some() || self.addresses.iter().any(is_worth)
+    }
+}
+
+impl PeerAddress {
+    /// Whether it leads to the peer, or somebody says so who should know.
+    fn is_worth_storing(&self) -> bool {
+        self.reached.is_some() || self.source >= Source::Certified
+    }
+}
