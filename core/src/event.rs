@@ -9,7 +9,7 @@ use crate::{
     behaviour::ProtocolName,
     ids::{ConnectionId, DialId, QueryId, StreamId},
     protocols::{identify, ping, relay, rendezvous},
-    storage::StorageRequest,
+    storage::{StorageAsk, StorageRequest},
     swarm::{Refusal, resources::Exceeded, table::Direction},
     time::Instant,
 };
@@ -575,7 +575,10 @@ impl fmt::Display for Event {
             Self::InboundFailed { remote, reason } => write!(f, "inbound from {remote} failed: {reason}"),
             Self::Stream { stream, event } => write!(f, "stream {stream}: {event:?}"),
             Self::Resolve { name, .. } => write!(f, "resolve {name}"),
-            Self::Storage(request) => write!(f, "storage of {}", request.table),
+            Self::Storage(StorageRequest { table, ask, .. }) => match ask {
+                StorageAsk::Load { .. } => write!(f, "storage of {table}: load"),
+                StorageAsk::Store(writes) => write!(f, "storage of {table}: writes={}", writes.len()),
+            },
             Self::ResolveText { name, .. } => write!(f, "resolve the texts of {name}"),
             Self::Ping(ping::Event { peer, result: Ok(rtt), .. }) => write!(f, "ping {peer} {rtt:?}"),
             Self::Ping(ping::Event { peer, result: Err(error), .. }) => {

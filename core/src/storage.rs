@@ -1,4 +1,5 @@
-//! What behaviours keep beyond the life of a node: rows of bytes in named tables, in the embedder's own store.
+//! What behaviours and the peerstore keep beyond the life of a node: rows of bytes in named tables, in the embedder's own
+//! store.
 //!
 //! A behaviour asks with [`Action::Load`](crate::behaviour::Action::Load) and
 //! [`Action::Store`](crate::behaviour::Action::Store). If [`Config::storage`](crate::node::Config::storage) is set, the
@@ -8,7 +9,7 @@
 //!
 //! A behaviour has one request under way at a time and collects meanwhile what it writes next, so an embedder that
 //! answers after each sync to disk commits in groups without doing anything for it, and its queue is as short as the
-//! list of behaviours that store.
+//! list of those that store.
 
 use bytes::Bytes;
 

@@ -10,6 +10,7 @@ pub mod link;
 pub mod plain;
 pub mod raw;
 pub mod solo;
+pub mod store;
 pub mod transcript;
 pub mod world;
 

@@ -1,18 +1,14 @@
 //! A rendezvous point in a node, asked over QUIC: what it stores and where, and long answers.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Bound,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use peerless_core::{
     Multiaddr,
     behaviour::{Behaviour, Context, Framing, Input, ProtocolSpec, Reply, StreamEvent},
-    event::Event,
     ids::ConnectionId,
     protocols::rendezvous::{RENDEZVOUS, Status, server},
-    storage::{Rows, StorageAnswer, StorageAsk, StorageId, StorageRequest, Write},
+    storage::{Rows, StorageAnswer, StorageId},
 };
 use peerless_proto::{
     PeerRecord,
@@ -24,6 +20,7 @@ use peerless_proto::{
 };
 use peerless_tests::{
     host::HostId,
+    store::Store,
     world::{World, secs},
 };
 
@@ -76,6 +73,7 @@ fn pair(stored: bool) -> (World, HostId, HostId, ConnectionId) {
     let point = w.host("R").configure(move |config| {
         config.rendezvous_server = Some(server::Config::default());
         config.storage = stored;
+        config.swarm.peerstore.stored = 0;
     });
     let point = point.start();
     let client = w.host("A").configure(|config| config.behaviours.push(Box::new(Asker::new()))).start();
@@ -121,57 +119,6 @@ fn status(answer: Option<Message>) -> Option<Status> {
     answer.map(|answer| answer.register_response.expect("an answer to a registration").status.into())
 }
 
-/// An embedder's store.
-#[derive(Default)]
-struct Store {
-    rows: BTreeMap<Bytes, Bytes>,
-    taken: usize,
-    next: Option<StorageId>,
-}
-
-impl Store {
-    /// What it is asked for next, if anything.
-    fn next(&mut self, w: &World, host: HostId) -> Option<StorageRequest> {
-        let mut requests = w[host].log().iter().filter_map(|(_, event)| match event {
-            Event::Storage(request) => Some(request.clone()),
-            _ => None,
-        });
-        let request = requests.nth(self.taken)?;
-        self.taken += 1;
-        Some(request)
-    }
-
-    /// Answers everything that it is asked for; one row at a time.
-    fn serve(&mut self, w: &mut World, host: HostId) {
-        while let Some(StorageRequest { id, table, ask }) = self.next(w, host) {
-            assert_eq!(table, "rendezvous");
-            let answer = match ask {
-                StorageAsk::Load { after } => {
-                    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-                    let mut rows = self.rows.range((from, Bound::Unbounded));
-                    let row = rows.next().map(|(key, value)| (key.clone(), value.clone()));
-                    StorageAnswer::Loaded(Rows {
-                        rows: row.into_iter().collect(),
-                        more: rows.next().is_some(),
-                    })
-                }
-                StorageAsk::Store(writes) => {
-                    for write in writes {
-                        match write {
-                            Write::Put { key, value } => drop(self.rows.insert(key, value)),
-                            Write::Delete { key } => drop(self.rows.remove(&key)),
-                        }
-                    }
-                    StorageAnswer::Stored
-                }
-                other => panic!("{other:?}"),
-            };
-            w.command(host, |node, now| node.handle_storage(now, id, Ok(answer)));
-            self.next = Some(id);
-        }
-    }
-}
-
 #[test]
 fn an_embedder_without_a_store_is_asked_for_nothing() {
     let (mut w, point, client, connection) = pair(false);
@@ -202,7 +149,7 @@ fn a_client_hears_of_its_registration_when_the_embedder_has_stored_it_and_a_new_
     w.run_for(secs(1));
     assert_eq!(status(answer(&mut w, client)), Some(Status::Ok));
     // Answers to nothing change nothing.
-    let last = store.next.expect("it was asked to store");
+    let last = store.last().expect("it was asked to store");
     w.command(point, |node, now| {
         node.handle_storage(now, last, Ok(StorageAnswer::Stored));
         node.handle_storage(now, StorageId(99), nothing());
@@ -211,7 +158,7 @@ fn a_client_hears_of_its_registration_when_the_embedder_has_stored_it_and_a_new_
     w.kill(point);
     w.close(client, connection);
     w.restart(point);
-    store.taken = 0;
+    store.serves_another();
     let connection = w.dial(client, point);
     for _ in 0..10 {
         store.serve(&mut w, point);
@@ -221,6 +168,7 @@ fn a_client_hears_of_its_registration_when_the_embedder_has_stored_it_and_a_new_
     let found = answer(&mut w, client).expect("an answer").discover_response.expect("what was found");
     assert_eq!(found.registrations.len(), 1);
     assert!(found.registrations[0].ttl < Some(7200), "its time went on");
+    assert!(store.tables.keys().eq(&["rendezvous"]), "no peers are stored");
 }
 
 #[test]

@@ -58,7 +58,8 @@ impl Node {
     ) -> DialId {
         self.advance(now);
         self.trace.line(self.now, Glyph::Command, None, || {
-            let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            let name = peer.filter(|_| addresses.is_empty()).map(|peer| peer.to_string());
+            let list: Vec<_> = name.into_iter().chain(addresses.iter().map(ToString::to_string)).collect();
             format!("dial {}", list.join(" "))
         });
         let id = self.start_dial(Requester::Embedder, peer, addresses, options);

@@ -65,7 +65,8 @@ pub struct Config {
     pub streams: streams::Config,
     /// Protocols that the embedder serves or opens itself.
     pub app_protocols: Vec<AppProtocol>,
-    /// Whether the embedder keeps what behaviours store, and is asked with
+    /// Whether the embedder keeps what behaviours store, and the peerstore (see
+    /// [`PeerstoreConfig::stored`](crate::peerstore::PeerstoreConfig::stored)), and is asked with
     /// [`Event::Storage`](crate::event::Event::Storage). If not, it is forgotten with the node.
     pub storage: bool,
     /// Further behaviours, after the built-in ones.
@@ -123,7 +124,7 @@ pub enum ConfigError {
     /// A setting of connection management makes no sense.
     #[error(transparent)]
     Swarm(#[from] InvalidConfig),
-    /// Two behaviours have the same name.
-    #[error("two behaviours are called {0}")]
+    /// A behaviour has the name of another, or of the peerstore's table.
+    #[error("a behaviour is called {0}, and that name is taken")]
     NameTwice(&'static str),
 }

@@ -110,7 +110,7 @@ impl Node {
         archive.answered(now, unix, &mut self.peerstore, &mut self.counters, answer);
         if was_loading && !archive.is_loading() {
             self.begin_unplanned();
-            self.auto_connect.discovered(now);
+            self.auto_connect.begin(now);
             self.auto_connect();
         }
         self.archive_peers();

@@ -19,6 +19,17 @@ pub(super) struct Changes {
     since: Option<Instant>,
 }
 
+/// What makes a peer worth storing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// The number of its record, so that an older one is not believed.
+    Record,
+    /// An address that somebody vouches for.
+    Address,
+    /// An address that led there.
+    Reached,
+}
+
 impl Peerstore {
     /// From now on changes are noted.
     pub(super) fn note_changes(&mut self) {
@@ -52,16 +63,14 @@ impl Peerstore {
     }
 
     pub(super) fn is_worth_storing(&self, now: Instant, peer: &PeerId) -> bool {
-        self.changes.is_some() && self.peers.get(peer).is_some_and(|entry| entry.is_worth_storing(now))
+        self.changes.is_some() && self.peers.get(peer).is_some_and(|entry| entry.worth(now).is_some())
     }
 
-    /// The peers that are worth storing, the `most` most useful if there are more.
+    /// The peers that are worth storing, the `most` most useful if there are more: those that were reached, then those of
+    /// which an address is known, then those of which the number of a record is; and the latest first.
     pub(super) fn worth_storing(&self, now: Instant, most: usize) -> BTreeSet<PeerId> {
-        let is_reached = |entry: &Entry| {
-            entry.addresses.iter().any(|known| known.reached.is_some() && entry.believes(known, now))
-        };
-        let worth = self.peers.iter().filter(|(_, entry)| entry.is_worth_storing(now));
-        let mut all: Vec<_> = worth.map(|(peer, entry)| (is_reached(entry), entry.touched, *peer)).collect();
+        let worth = |(peer, entry): (&PeerId, &Entry)| Some((entry.worth(now)?, entry.touched, *peer));
+        let mut all: Vec<_> = self.peers.iter().filter_map(worth).collect();
         if all.len() > most {
             all.select_nth_unstable_by(most, |a, b| b.cmp(a));
             all.truncate(most);
@@ -147,9 +156,15 @@ impl Peerstore {
 }
 
 impl Entry {
-    fn is_worth_storing(&self, now: Instant) -> bool {
-        let is_worth = |known: &PeerAddress| self.believes(known, now) && known.is_worth_storing();
-        self.record.is_some() || self.addresses.iter().any(is_worth)
+    /// Why it is worth storing, if it is.
+    fn worth(&self, now: Instant) -> Option<Worth> {
+        let of_address = |known: &PeerAddress| match known.reached {
+            Some(_) => Worth::Reached,
+            None => Worth::Address,
+        };
+        let known =
+            self.addresses.iter().filter(|known| known.is_worth_storing() && self.believes(known, now));
+        known.map(of_address).max().or(self.record.is_some().then_some(Worth::Record))
     }
 }
 

@@ -139,6 +139,11 @@ impl AutoConnect {
         }
     }
 
+    /// What an earlier node knew is known: there may be somebody to begin with.
+    pub fn begin(&mut self, now: Instant) {
+        self.look_at(now);
+    }
+
     /// Somebody new is known.
     pub fn discovered(&mut self, now: Instant) {
         if self.next_look.is_some() {

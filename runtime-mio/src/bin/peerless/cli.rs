@@ -130,7 +130,7 @@ const RENDEZVOUS: &str = "Rendezvous; limits are 0 for none (in parentheses the 
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = RENDEZVOUS)]
 pub(crate) struct PointArgs {
-    /// File to keep registrations in (default: in memory, so that a restart forgets them)
+    /// File to keep registrations, and where peers are, in (default: in memory, so that a restart forgets them)
     #[arg(long, value_name = "FILE")]
     pub(crate) store: Option<PathBuf>,
     /// Registrations at a time (100000)
@@ -284,6 +284,9 @@ pub(crate) struct ListenArgs {
     /// Relay that --auto-relay may use, with its /p2p/PEER
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address, requires = "auto_relay")]
     pub(crate) bootstrap: Vec<Multiaddr>,
+    /// File to keep in where peers are (default: in memory, so that a restart forgets them)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

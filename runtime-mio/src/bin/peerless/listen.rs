@@ -17,6 +17,7 @@ use crate::{
 pub(crate) fn run(common: &Common, args: &ListenArgs, report: Reporter) -> Result<(), Failure> {
     let setup = Setup {
         listen: listen(&args.listen),
+        store: args.store.clone(),
         metrics: args.metrics,
         auto_relay: AutoRelay {
             when: if args.auto_relay { When::Always } else { When::Never },

@@ -18,8 +18,9 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Relays until a signal comes.
 pub(crate) fn run(common: &Common, args: &RelayArgs, report: Reporter) -> Result<(), Failure> {
-    if !args.rendezvous && args.point != PointArgs::default() {
-        return Err(Failure::Usage("--store and the limits of registrations need --rendezvous".into()));
+    let of_point = PointArgs { store: None, ..args.point.clone() };
+    if !args.rendezvous && of_point != PointArgs::default() {
+        return Err(Failure::Usage("the limits of registrations need --rendezvous".into()));
     }
     let settings = Settings::load(common.config.as_deref())?;
     let setup = Setup {

@@ -1,6 +1,6 @@
 //! A node as the commands use it: set up from the flags, reporting what happens, closed in order.
 
-use std::{net::SocketAddr, path::PathBuf, sync::mpsc::Sender, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use peerless_core::{
     Multiaddr, PeerId,
@@ -16,7 +16,6 @@ use peerless_core::{
         },
         rendezvous,
     },
-    storage::StorageRequest,
     swarm::SwarmConfig,
     time::Instant,
     upgrade::Security,
@@ -29,7 +28,7 @@ use crate::{
     identity, metrics,
     report::{Line, Reporter},
     settings::Settings,
-    store::Store,
+    store::{Serving, Store},
 };
 
 /// How long reaching a peer may take, the relay and all handshakes included.
@@ -64,7 +63,8 @@ pub(crate) struct Session {
     pub(crate) runtime: Runtime,
     report: Reporter,
     me: PeerId,
-    store: Option<Sender<StorageRequest>>,
+    /// Goes after the runtime.
+    store: Option<Serving>,
     /// Answers as long as the session lasts.
     #[cfg(unix)]
     _control: Option<crate::status::Control>,
@@ -232,11 +232,10 @@ impl Session {
     }
 }
 
-/// Passes a request on to the store's thread, which does not end before the node.
-fn ask_store(store: Option<&Sender<StorageRequest>>, event: &Event) {
-    let (Some(store), Event::Storage(request)) = (store, event) else { return };
-    if store.send(request.clone()).is_err() {
-        tracing::error!("the store's thread is gone");
+/// Passes a request on to the store.
+fn ask_store(store: Option<&Serving>, event: &Event) {
+    if let (Some(store), Event::Storage(request)) = (store, event) {
+        store.ask(request.clone());
     }
 }
 

@@ -199,6 +199,7 @@ table!(PeerstoreSettings for PeerstoreConfig {
     peers: Option<Amount>,
     addresses: Option<Amount>,
     protocols: Option<Amount>,
+    stored: Option<Amount>,
     identify_ttl: Option<Text<Duration>>,
     reached_ttl: Option<Text<Duration>>,
 });

@@ -9,7 +9,7 @@ use std::{
     ops::Bound,
     path::Path,
     sync::mpsc::{Receiver, Sender, channel},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -57,11 +57,12 @@ impl Store {
         Ok(Self { database })
     }
 
-    /// Serves the node that `handle` leads to, on a thread that ends when the sender is dropped.
-    pub(crate) fn serve(self, handle: Handle) -> Result<Sender<StorageRequest>, Failure> {
+    /// Serves the node that `handle` leads to, on a thread of its own.
+    pub(crate) fn serve(self, handle: Handle) -> Result<Serving, Failure> {
         let (sender, requests) = channel();
-        thread::Builder::new().name("store".into()).spawn(move || self.run(&requests, &handle))?;
-        Ok(sender)
+        let thread =
+            thread::Builder::new().name("store".into()).spawn(move || self.run(&requests, &handle))?;
+        Ok(Serving { requests: Some(sender), thread: Some(thread) })
     }
 
     fn run(&self, requests: &Receiver<StorageRequest>, handle: &Handle) {
@@ -74,8 +75,8 @@ impl Store {
                 let answer = answer.clone();
                 match handle.send(move |node, now| node.handle_storage(now, id, answer)) {
                     Err(HandleError::Full) => thread::sleep(RETRY),
-                    Ok(()) => break,
-                    Err(_) => return,
+                    // If the node is gone, what it asked for last is done all the same.
+                    _ => break,
                 }
             }
         }
@@ -122,6 +123,31 @@ impl Store {
         }
         transaction.commit()?;
         Ok(())
+    }
+}
+
+/// A store that is served. It ends with what it was asked for, so drop the node before.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    requests: Option<Sender<StorageRequest>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Asks for something; the node gets the answer.
+    pub(crate) fn ask(&self, request: StorageRequest) {
+        if self.requests.as_ref().is_none_or(|requests| requests.send(request).is_err()) {
+            tracing::error!("the store's thread is gone");
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.requests = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's thread has failed");
+        }
     }
 }
 

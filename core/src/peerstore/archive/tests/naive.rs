@@ -69,7 +69,8 @@ impl Naive {
             addresses.sort();
             let record = self.records.get(peer).copied();
             if record.is_some() || !addresses.is_empty() {
-                let use_of_it = (of_peer.iter().any(|it| it.is_reached), *touched, *peer);
+                let is_reached = of_peer.iter().any(|it| it.is_reached);
+                let use_of_it = ((is_reached, !addresses.is_empty()), *touched, *peer);
                 all.push((use_of_it, (record, addresses)));
             }
         }

@@ -65,6 +65,7 @@ fn every_part_of_connection_management_is_in_the_file() {
         max_latency = "2s"
         [peerstore]
         peers = 50
+        stored = 20
         identify_ttl = "1h"
         "#,
     );
@@ -84,7 +85,8 @@ fn every_part_of_connection_management_is_in_the_file() {
         HealthConfig { enabled: true, weights: [1.0, 0.5, 0.0], patience: 1, ..HealthConfig::default() };
     assert_eq!(config.health, HealthConfig { max_latency: time(2), ..health });
     assert_eq!(config.strategy, Strategy::LatencyBased);
-    let expected = PeerstoreConfig { peers: 50, identify_ttl: time(3600), ..PeerstoreConfig::default() };
+    let expected =
+        PeerstoreConfig { peers: 50, stored: 20, identify_ttl: time(3600), ..PeerstoreConfig::default() };
     assert_eq!(config.peerstore, expected);
 }
 
@@ -131,6 +133,7 @@ fn what_is_wrong_is_said_with_its_line() {
         ("[health]\nenable = true", 2, "unknown field `enable`"),
         ("[health]\nweights = [1, 1]", 2, "expected an array of length 3"),
         ("[peerstore]\npeers = 5\nttl = \"1h\"", 3, "unknown field `ttl`"),
+        ("[peerstore]\nstore = 5", 2, "unknown field `store`"),
         ("strategy = \"worst\"", 1, "\"worst\" is no strategy, those are best, round_robin"),
         ("[relay]\nmax_circuit = 5", 2, "unknown field `max_circuit`"),
         ("[pruner", 1, ""),
