@@ -49,16 +49,16 @@ pub struct Line {
     pub text: String,
 }
 
-/// Collects lines when switched on; costs nothing when not.
+/// Collects lines if it is to; costs nothing if not.
 #[derive(Debug, Default)]
 pub struct Trace {
     lines: Option<Vec<Line>>,
 }
 
 impl Trace {
-    /// Starts to collect.
-    pub fn enable(&mut self) {
-        self.lines.get_or_insert_default();
+    /// Collects lines if `is_enabled`, else none.
+    pub fn new(is_enabled: bool) -> Self {
+        Self { lines: is_enabled.then(Vec::new) }
     }
 
     /// Adds a line; `text` is made only if anybody listens.

@@ -189,12 +189,6 @@ impl Node {
             config.accept_inbound,
             start.now,
         );
-        let mut peerstore = Peerstore::new(config.swarm.peerstore);
-        let archive = config.storage.then(|| Archive::new(&mut peerstore)).flatten();
-        let mut trace = Trace::default();
-        if config.trace {
-            trace.enable();
-        }
         let mut node = Self {
             now: start.now,
             wall: WallClock::new(start.unix, start.now),
@@ -211,8 +205,8 @@ impl Node {
             health: Health::new(config.swarm.health),
             strategy: config.swarm.strategy,
             auto_connect: AutoConnect::new(config.swarm.auto_connect, rng.fork("auto-connect")),
-            peerstore,
-            archive,
+            peerstore: Peerstore::new(config.swarm.peerstore),
+            archive: None,
             swarm: Swarm::new(config.swarm),
             addresses: Addresses::default(),
             sockets: BTreeMap::new(),
@@ -230,11 +224,11 @@ impl Node {
             events: VecDeque::new(),
             counters: Counters::default(),
             totals: Totals::default(),
-            trace,
+            trace: Trace::new(config.trace),
             next_token: 0,
             is_shutting_down: false,
         };
-        node.archive_peers();
+        node.open_archive();
         Ok(node)
     }
 

@@ -7,7 +7,7 @@ use crate::{
     behaviour::{Input, Reply},
     event::Event,
     ids::Token,
-    peerstore,
+    peerstore::{self, Archive},
     storage::{Rows, StorageAnswer, StorageAsk, StorageId, StorageRequest, StoreError},
     time::Instant,
 };
@@ -92,6 +92,14 @@ impl Node {
             }))
         };
         self.work.push_back(Work::Input(behaviour, Input::Reply(token, reply)));
+    }
+
+    /// Begins to read what of the peerstore is stored, if there is a store.
+    pub(super) fn open_archive(&mut self) {
+        if self.storage.is_there {
+            self.archive = Archive::new(&mut self.peerstore);
+            self.archive_peers();
+        }
     }
 
     /// Reads and writes what of the peerstore is stored, if it is time.
