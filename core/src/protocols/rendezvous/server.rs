@@ -17,6 +17,7 @@ mod cookie;
 mod dialect;
 mod journal;
 mod load;
+mod order;
 mod refusal;
 mod requests;
 mod rows;

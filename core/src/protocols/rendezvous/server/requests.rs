@@ -349,7 +349,7 @@ impl Point {
     ) -> Found {
         let table = &self.table;
         let mut found = Found { page: Page::default(), position, left_out: 0, left_out_first: None };
-        for step in table.fetched(table.read(namespace, position), limit) {
+        for step in table.read(namespace, position, limit) {
             let (slot, next) = match step {
                 Step::End(end) => {
                     found.position = end;

@@ -13,7 +13,11 @@ use libp2p_identity::PeerId;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{cookie::Position, dialect::Records};
+use super::{
+    cookie::Position,
+    dialect::Records,
+    order::{Entry, Order},
+};
 use crate::{
     protocols::relay::limits::Place,
     rng::HashKeys,
@@ -88,8 +92,8 @@ struct Namespace {
 /// The orders in which registrations are read; see [`Position`].
 #[derive(Debug, Default)]
 struct Orders {
-    by_created: BTreeMap<u64, Slot>,
-    by_refreshed: BTreeMap<u64, Slot>,
+    by_created: Order,
+    by_refreshed: Order,
 }
 
 /// What a registration was when it ended.
@@ -277,8 +281,8 @@ impl Table {
         }
         let orders = &mut self.namespaces[registration.namespace as usize].orders;
         for orders in [orders, &mut self.all] {
-            orders.by_refreshed.remove(&old);
-            orders.by_refreshed.insert(number, slot);
+            orders.by_refreshed.insert(Entry { number, slot, owner });
+            orders.by_refreshed.remove(old, slot);
         }
         (slot, false)
     }
@@ -302,8 +306,8 @@ impl Table {
             keys.hash_one((owner, namespace))
         });
         for orders in [&mut self.namespaces[namespace as usize].orders, &mut self.all] {
-            orders.by_created.insert(created, slot);
-            orders.by_refreshed.insert(refreshed, slot);
+            orders.by_created.insert(Entry { number: created, slot, owner });
+            orders.by_refreshed.insert(Entry { number: refreshed, slot, owner });
         }
         self.expiry.set(expires, slot);
         self.owners[owner as usize].registrations += 1;
@@ -321,8 +325,8 @@ impl Table {
             entry.remove();
         }
         for orders in [&mut self.namespaces[namespace as usize].orders, &mut self.all] {
-            orders.by_created.remove(&created);
-            orders.by_refreshed.remove(&refreshed);
+            orders.by_created.remove(created, slot);
+            orders.by_refreshed.remove(refreshed, slot);
         }
         self.expiry.clear(timer, slot);
         let keeper = &mut self.owners[owner as usize];
@@ -369,47 +373,43 @@ impl Table {
         Position::Listing { after: 0, until: self.latest }
     }
 
-    /// Reads a namespace, or all of them, from `position` on. The last step is [`Step::End`].
-    pub(super) fn read(&self, namespace: Option<&str>, position: Position) -> impl Iterator<Item = Step> {
+    /// Reads a namespace, or all of them, from `position` on; about `wanted` steps will be taken. The last one is
+    /// [`Step::End`].
+    pub(super) fn read(
+        &self,
+        namespace: Option<&str>,
+        position: Position,
+        wanted: usize,
+    ) -> impl Iterator<Item = Step> {
         let orders = match namespace {
             None => &self.all,
             Some(name) => {
                 self.namespace(name).map_or(&self.nothing, |at| &self.namespaces[at as usize].orders)
             }
         };
-        let (order, after, last) = match position {
-            Position::Listing { after, until } => (&orders.by_created, after, until),
-            Position::Following { after } => (&orders.by_refreshed, after, u64::MAX),
+        let (order, after, last, end) = match position {
+            Position::Listing { after, until } => (&orders.by_created, after, until, until),
+            Position::Following { after } => (&orders.by_refreshed, after, u64::MAX, self.latest),
         };
-        let end = match position {
-            Position::Listing { until, .. } => Position::Following { after: until },
-            Position::Following { .. } => Position::Following { after: self.latest },
+        let at = move |number| match position {
+            Position::Listing { until, .. } => Position::Listing { after: number, until },
+            Position::Following { .. } => Position::Following { after: number },
         };
-        let first = after.saturating_add(1);
-        let range = (first <= last).then(|| order.range(first..=last));
-        range
-            .into_iter()
-            .flatten()
-            .map(move |(number, slot)| {
-                let position = match position {
-                    Position::Listing { until, .. } => Position::Listing { after: *number, until },
-                    Position::Following { .. } => Position::Following { after: *number },
-                };
-                Step::Next(*slot, position)
-            })
-            .chain([Step::End(end)])
+        self.fetched(order.after(after).take_while(move |entry| entry.number <= last), wanted)
+            .map(move |entry| Step::Next(entry.slot, at(entry.number)))
+            .chain([Step::End(Position::Following { after: end })])
     }
 
-    /// The same steps, a few at a time until there are `wanted`, with what they lead to brought into the processor's caches together: registrations
-    /// that follow each other in an order lie anywhere in memory.
-    pub(super) fn fetched(
+    /// The same entries, a few at a time until there are `wanted`, with what they lead to brought into the processor's
+    /// caches together: registrations that follow each other in an order lie anywhere in memory.
+    fn fetched(
         &self,
-        mut steps: impl Iterator<Item = Step>,
+        mut entries: impl Iterator<Item = Entry>,
         wanted: usize,
-    ) -> impl Iterator<Item = Step> {
+    ) -> impl Iterator<Item = Entry> {
         let few = wanted.clamp(1, FETCHED);
         std::iter::from_fn(move || {
-            let some: SmallVec<[Step; FETCHED]> = steps.by_ref().take(few).collect();
+            let some: SmallVec<[Entry; FETCHED]> = entries.by_ref().take(few).collect();
             (!some.is_empty()).then(|| {
                 self.touch(&some);
                 some
@@ -418,17 +418,17 @@ impl Table {
         .flatten()
     }
 
-    fn touch(&self, steps: &[Step]) {
-        let slots = steps.iter().filter_map(|step| match step {
-            Step::Next(slot, _) => Some(*slot),
-            Step::End(_) => None,
-        });
-        let registrations = slots.filter_map(|slot| self.get(slot));
-        let owners: SmallVec<[u32; FETCHED]> = registrations.map(|registration| registration.owner).collect();
-        let records: SmallVec<[&[u8]; FETCHED]> =
-            owners.iter().filter_map(|owner| self.owner_at(*owner).records.first()).collect();
-        let lines = records.iter().flat_map(|record| record.iter().step_by(CACHE_LINE));
-        std::hint::black_box(lines.fold(0, |sum: u8, byte| sum.wrapping_add(*byte)));
+    fn touch(&self, entries: &[Entry]) {
+        let mut records: SmallVec<[&[u8]; FETCHED]> = SmallVec::new();
+        let mut sum = 0;
+        for entry in entries {
+            sum ^= self.registrations[entry.slot as usize].expires.as_nanos();
+            records.extend(self.owners[entry.owner as usize].records.first());
+        }
+        for record in records {
+            sum = record.iter().step_by(CACHE_LINE).fold(sum, |sum, byte| sum ^ u64::from(*byte));
+        }
+        std::hint::black_box(sum);
     }
 
     fn add_namespace(&mut self, name: &str) -> u32 {
