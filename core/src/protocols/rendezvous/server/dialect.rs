@@ -14,6 +14,7 @@ use peerless_proto::{
     },
     peer_record::{self, PeerRecord},
 };
+use smallvec::SmallVec;
 
 use super::refusal::Refusal;
 
@@ -56,7 +57,8 @@ pub(super) enum Reads {
 /// The newest record of each kind that a peer has given.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records {
-    kept: [Option<Record>; 3],
+    /// One of a kind, in the order of kinds; hardly any peer gives more than one.
+    kept: SmallVec<[Record; 1]>,
     /// The kind given last.
     last: Option<Dialect>,
 }
@@ -79,37 +81,42 @@ impl Records {
     /// All records, the one given last at the end.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Record> {
         let last = |record: &&Record| Some(record.dialect) == self.last;
-        self.kept.iter().flatten().filter(move |r| !last(r)).chain(self.kept.iter().flatten().filter(last))
+        self.kept.iter().filter(move |record| !last(record)).chain(self.kept.iter().filter(last))
     }
 
     /// The bytes of one of the records.
     pub(super) fn first(&self) -> Option<&[u8]> {
-        self.kept.iter().flatten().next().map(|record| &*record.bytes)
+        self.kept.first().map(|record| &*record.bytes)
     }
 
     /// Whether exactly these bytes were given last.
     pub(super) fn is_last(&self, bytes: &[u8]) -> bool {
-        let last = self.last.and_then(|dialect| self.kept[dialect as usize].as_ref());
-        last.is_some_and(|record| *record.bytes == *bytes)
+        self.last.and_then(|dialect| self.of(dialect)).is_some_and(|record| *record.bytes == *bytes)
     }
 
     /// Takes a record over, unless it is older than the one there is.
     pub(super) fn accepts(&self, record: &Record) -> bool {
-        self.kept[record.dialect as usize].as_ref().is_none_or(|kept| kept.seq <= record.seq)
+        self.of(record.dialect).is_none_or(|kept| kept.seq <= record.seq)
     }
 
     /// Keeps a record; says whether anything changed.
     pub(super) fn put(&mut self, record: Record) -> bool {
-        let slot = &mut self.kept[record.dialect as usize];
-        let changed = self.last != Some(record.dialect) || slot.as_ref() != Some(&record);
+        let changed = self.last != Some(record.dialect) || self.of(record.dialect) != Some(&record);
         self.last = Some(record.dialect);
-        *slot = Some(record);
+        match self.kept.binary_search_by_key(&record.dialect, |kept| kept.dialect) {
+            Ok(at) => self.kept[at] = record,
+            Err(at) => self.kept.insert(at, record),
+        }
         changed
+    }
+
+    fn of(&self, dialect: Dialect) -> Option<&Record> {
+        self.kept.iter().find(|record| record.dialect == dialect)
     }
 
     /// What a client is given that reads `reads`; `None` if it can read nothing of this.
     pub(super) fn for_reader(&self, peer: &[u8], reads: Reads) -> Option<Cow<'_, [u8]>> {
-        let kept = |dialect: Dialect| self.kept[dialect as usize].as_ref().map(|record| &*record.bytes);
+        let kept = |dialect: Dialect| self.of(dialect).map(|record| &*record.bytes);
         match reads {
             Reads::Any => Dialect::ALL.into_iter().find_map(kept).map(Cow::Borrowed),
             Reads::Only(Dialect::PeerInfo) => {

@@ -170,7 +170,9 @@ mod tests {
         assert!(held <= 2 * model.len(), "seed {seed}: {held} entries held for {}", model.len());
         assert!(room <= 8 * model.len(), "seed {seed}: room for {room} entries, {} there", model.len());
         for chunk in &order.chunks {
-            assert!(chunk.living > 0 && chunk.entries.len() <= CHUNK && chunk.first == chunk.entries[0].key());
+            assert!(
+                chunk.living > 0 && chunk.entries.len() <= CHUNK && chunk.first == chunk.entries[0].key()
+            );
         }
     }
 

@@ -33,6 +33,9 @@ const CACHE_LINE: usize = 64;
 /// A registration's slot. It may be taken by another after the registration has ended.
 pub(super) type Slot = u32;
 
+/// A binary PeerId, without a place of its own in memory if it is as short as those of libp2p.
+pub(super) type PeerBytes = SmallVec<[u8; 40]>;
+
 /// All registrations.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -68,8 +71,7 @@ pub(super) struct Registration {
 /// A peer that is registered somewhere.
 #[derive(Debug)]
 pub(super) struct Owner {
-    /// Its PeerId.
-    peer: Box<[u8]>,
+    peer: PeerBytes,
     pub(super) records: Records,
     /// Where it is counted: from where it last registered, or before that if there was no room.
     pub(super) host: Option<Place>,
@@ -99,8 +101,7 @@ struct Orders {
 /// What a registration was when it ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// The binary PeerId.
-    pub(super) peer: Box<[u8]>,
+    pub(super) peer: PeerBytes,
     pub(super) namespace: Box<str>,
     /// Whether the peer is registered nowhere else.
     pub(super) last: bool,
@@ -225,7 +226,12 @@ impl Table {
             return owner;
         }
         let hash = self.hash(peer);
-        let owner = Owner { peer: peer.into(), records: Records::default(), host: None, registrations: 0 };
+        let owner = Owner {
+            peer: PeerBytes::from_slice(peer),
+            records: Records::default(),
+            host: None,
+            registrations: 0,
+        };
         let at = self.owners.insert(owner) as u32;
         let Self { owners, owners_by_peer, keys, .. } = self;
         owners_by_peer.insert_unique(hash, at, |at| keys.hash_one(&*owners[*at as usize].peer));
@@ -244,7 +250,7 @@ impl Table {
     }
 
     /// Drops all peers that are registered nowhere, and names them.
-    pub(super) fn forget_idle(&mut self) -> Vec<Box<[u8]>> {
+    pub(super) fn forget_idle(&mut self) -> Vec<PeerBytes> {
         let idle = self.owners.iter().filter(|(_, owner)| owner.registrations == 0);
         let idle: Vec<_> = idle.map(|(at, owner)| (at as u32, owner.peer.clone())).collect();
         idle.into_iter()
