@@ -162,8 +162,12 @@ impl Client {
     }
 
     fn register(&mut self, stream: StreamId, ns: String) {
-        let register =
-            Register { ns: Some(ns), signed_peer_record: Some(self.record.clone()), ttl: Some(TTL) };
+        let register = Register {
+            ns: Some(ns),
+            signed_peer_record: Some(self.record.clone()),
+            ttl: Some(TTL),
+            other_record: None,
+        };
         let kind = Some(MessageType::Register as i32);
         self.say(stream, &Message { r#type: kind, register: Some(register), ..Default::default() });
     }

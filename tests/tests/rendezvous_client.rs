@@ -82,10 +82,17 @@ fn asked_discover(solo: &mut Solo<Client>, stream: StreamId) -> Discover {
     asked(solo, stream).discover.expect("DISCOVER")
 }
 
-/// In which dialect the record on a stream is.
+/// In which dialect the record on a stream is; the standard one has rust's beside it.
 fn dialect(solo: &mut Solo<Client>, stream: StreamId) -> Dialect {
-    let record = asked_register(solo, stream).signed_peer_record.expect("a record");
-    match RegisterRecord::decode(&record).expect("a good record") {
+    let register = asked_register(solo, stream);
+    let dialect = dialect_of(&register.signed_peer_record.expect("a record"));
+    let other = register.other_record.map(|record| dialect_of(&record));
+    assert_eq!(other, (dialect == Dialect::Standard).then_some(Dialect::RustLegacy));
+    dialect
+}
+
+fn dialect_of(record: &[u8]) -> Dialect {
+    match RegisterRecord::decode(record).expect("a good record") {
         RegisterRecord::PeerInfo { peer: who, .. } => {
             assert_eq!(who, peer("B"));
             Dialect::PeerInfo
@@ -134,7 +141,12 @@ fn registration(name: &str, seq: u64, place: &str) -> Register {
     let record = PeerRecord { peer: peer(name), seq, addresses: vec![address(place)] };
     let sealed =
         record.seal(identity(name).keypair(), peer_record::Dialect::Standard).expect("its own record");
-    Register { ns: Some("app".into()), signed_peer_record: Some(sealed.encode()), ttl: Some(7200) }
+    Register {
+        ns: Some("app".into()),
+        signed_peer_record: Some(sealed.encode()),
+        ttl: Some(7200),
+        other_record: None,
+    }
 }
 
 fn entry(name: &str) -> Register {

@@ -60,7 +60,7 @@ impl Attacker {
 }
 
 fn register(ns: String, record: Vec<u8>, ttl: Option<u64>) -> Bytes {
-    let register = Register { ns: Some(ns), signed_peer_record: Some(record), ttl };
+    let register = Register { ns: Some(ns), signed_peer_record: Some(record), ttl, other_record: None };
     let kind = Some(MessageType::Register as i32);
     Message { r#type: kind, register: Some(register), ..Default::default() }.encode_to_vec().into()
 }

@@ -104,7 +104,8 @@ fn register(w: &World, client: HostId, ns: &str, addresses: usize) -> Message {
     let addresses = addresses.map(|address| address.expect("a multiaddr")).collect();
     let record = PeerRecord { peer: identity.peer(), seq: 1, addresses };
     let record = record.seal(identity.keypair(), Dialect::Standard).expect("a record").encode();
-    let register = Register { ns: Some(ns.into()), signed_peer_record: Some(record), ttl: None };
+    let register =
+        Register { ns: Some(ns.into()), signed_peer_record: Some(record), ttl: None, other_record: None };
     let kind = Some(MessageType::Register as i32);
     Message { r#type: kind, register: Some(register), ..Default::default() }
 }

@@ -77,6 +77,42 @@ fn a_each_client_is_answered_in_the_dialect_it_registers_with() {
 }
 
 #[test]
+fn a_one_request_may_bring_both_signed_dialects_and_each_is_verified() {
+    let mut solo = point();
+    let [both, rust] = ["both", "rust"].map(|name| solo.connect(name));
+    let asking = |seq, other: Vec<u8>| {
+        let mut message = register("ns", signed("both", seq, Dialect::Standard), None);
+        message.register.as_mut().unwrap().other_record = Some(other);
+        message
+    };
+    let mut altered = signed("both", 1, Dialect::RoutingState);
+    *altered.last_mut().unwrap() ^= 1;
+    for bad in [altered, signed("rust", 1, Dialect::RoutingState), vec![], vec![0; 1 << 20]] {
+        let message = asking(1, bad);
+        assert_ne!(status(&mut solo, both, &message), Status::Ok);
+        assert_eq!(solo.behaviour.registrations(), 0, "all of it or nothing");
+    }
+    for seq in [2, 3, 3] {
+        let message = asking(seq, signed("both", seq, Dialect::RoutingState));
+        assert_eq!(status(&mut solo, both, &message), Status::Ok);
+    }
+    assert_eq!(
+        status(&mut solo, both, &asking(3, signed("both", 2, Dialect::RoutingState))),
+        Status::InvalidSignedPeerRecord
+    );
+    let message = register("ns", signed("rust", 1, Dialect::RoutingState), None);
+    assert_eq!(status(&mut solo, rust, &message), Status::Ok);
+    for (connection, expected) in [
+        (rust, vec![signed("both", 3, Dialect::RoutingState), signed("rust", 1, Dialect::RoutingState)]),
+        (both, vec![signed("both", 3, Dialect::Standard)]),
+    ] {
+        let answer = ask(&mut solo, connection, &discover(Some("ns"), None, None)).unwrap();
+        let found = answer.discover_response.unwrap().registrations.into_iter();
+        assert_eq!(found.map(|found| found.signed_peer_record.unwrap()).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
 fn a_who_has_never_registered_is_known_by_its_agent_or_reads_the_standard() {
     let mut solo = point();
     let standard = solo.connect("standard");

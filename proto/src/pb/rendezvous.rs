@@ -64,6 +64,10 @@ pub struct Register {
     /// For how long, in seconds.
     #[prost(uint64, optional, tag = "3")]
     pub ttl: Option<u64>,
+    /// The same in another dialect, for those who read only that. Not in the specification: points that do not know it
+    /// skip it, as protobuf has them do; no answer has it.
+    #[prost(bytes = "vec", optional, tag = "100")]
+    pub other_record: Option<Vec<u8>>,
 }
 
 /// Answers [`Register`].

@@ -192,7 +192,7 @@ proptest! {
         (blob, number) in (of(blob()), of(any::<u64>())),
         many in blobs(),
     ) {
-        let register = rendezvous::Register { ns: ns.clone(), signed_peer_record: blob.clone(), ttl: number };
+        let register = rendezvous::Register { ns: ns.clone(), signed_peer_record: blob.clone(), ttl: number, other_record: blob.clone() };
         assert_round_trip(&rendezvous::Message {
             r#type: kind,
             register: Some(register.clone()),
@@ -215,7 +215,7 @@ proptest! {
         let mut registrations = Vec::new();
         for (ns, record, ttl) in many {
             page.push(&ns, &record, ttl);
-            registrations.push(rendezvous::Register { ns: Some(ns), signed_peer_record: Some(record), ttl: Some(ttl) });
+            registrations.push(rendezvous::Register { ns: Some(ns), signed_peer_record: Some(record), ttl: Some(ttl), other_record: None });
         }
         let size = page.size();
         let whole = rendezvous::Message {

@@ -64,7 +64,12 @@ fn addresses_and_lifetimes_are_capped() {
     let addresses = (1..10).map(|port| address(&format!("/ip4/192.0.2.1/udp/{port}/quic-v1"))).collect();
     let record = PeerRecord { peer: peer("A"), seq: 1, addresses };
     let sealed = record.seal(identity("A").keypair(), peer_record::Dialect::Standard).unwrap();
-    let many = Register { ns: None, signed_peer_record: Some(sealed.encode()), ttl: Some(u64::MAX) };
+    let many = Register {
+        ns: None,
+        signed_peer_record: Some(sealed.encode()),
+        ttl: Some(u64::MAX),
+        other_record: None,
+    };
     answer(&mut solo, stream, &page(vec![many, Register { ttl: None, ..entry("C") }], ""));
     let peers = outcome(&mut solo, id).unwrap().peers;
     assert_eq!((peers[0].addresses.len(), peers[0].ttl, peers[1].ttl), (3, 72 * HOUR, 2 * HOUR));

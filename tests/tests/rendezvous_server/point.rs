@@ -62,7 +62,12 @@ pub(crate) fn peer_info(name: &str) -> Vec<u8> {
 pub(crate) fn register(ns: &str, record: Vec<u8>, ttl: Option<u64>) -> Message {
     Message {
         r#type: Some(MessageType::Register as i32),
-        register: Some(Register { ns: Some(ns.into()), signed_peer_record: Some(record), ttl }),
+        register: Some(Register {
+            ns: Some(ns.into()),
+            signed_peer_record: Some(record),
+            ttl,
+            other_record: None,
+        }),
         ..Default::default()
     }
 }

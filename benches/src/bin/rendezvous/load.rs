@@ -165,7 +165,8 @@ impl Client {
                 let record = PeerRecord { peer: self.identity.peer(), seq: self.records, addresses };
                 let record = record.seal(self.identity.keypair(), Dialect::RoutingState)?.encode();
                 let ns = Some(namespace.clone());
-                let register = Register { ns, signed_peer_record: Some(record), ttl: Some(TTL) };
+                let register =
+                    Register { ns, signed_peer_record: Some(record), ttl: Some(TTL), other_record: None };
                 let kind = Some(MessageType::Register as i32);
                 Message { r#type: kind, register: Some(register), ..Default::default() }
             }

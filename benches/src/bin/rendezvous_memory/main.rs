@@ -220,7 +220,7 @@ fn found(answer: Option<Bytes>) -> (usize, Vec<u8>) {
 }
 
 fn register(ns: String, record: Vec<u8>) -> Bytes {
-    let register = Register { ns: Some(ns), signed_peer_record: Some(record), ttl: None };
+    let register = Register { ns: Some(ns), signed_peer_record: Some(record), ttl: None, other_record: None };
     let kind = Some(MessageType::Register as i32);
     Message { r#type: kind, register: Some(register), ..Default::default() }.encode_to_vec().into()
 }

@@ -189,14 +189,19 @@ impl Client {
     pub(super) fn send_register(&mut self, cx: &mut Context<'_>, id: Token, stream: StreamId) {
         let Some(registrar) = self.registrations.get(&id) else { return };
         let Some(attempt) = &registrar.asking else { return };
-        let record = match self.records.make(cx, attempt.dialects[attempt.current], &attempt.addresses) {
-            Ok(record) => record,
-            Err(error) => return self.fail(cx, Job::Register(id), error),
+        let dialect = attempt.dialects[attempt.current];
+        // A point that serves readers of both tells each of us.
+        let other = (dialect == Dialect::Standard).then_some(Dialect::RustLegacy);
+        let mut make = |dialect| self.records.make(cx, dialect, &attempt.addresses);
+        let (record, other) = match (make(dialect), other.map(make).transpose()) {
+            (Ok(record), Ok(other)) => (record, other),
+            (Err(error), _) | (_, Err(error)) => return self.fail(cx, Job::Register(id), error),
         };
         let register = Register {
             ns: Some(registrar.namespace.clone()),
             signed_peer_record: Some(record),
             ttl: Some(registrar.ttl.as_secs()),
+            other_record: other,
         };
         let kind = Some(MessageType::Register as i32);
         let message = Message { r#type: kind, register: Some(register), ..Message::default() };

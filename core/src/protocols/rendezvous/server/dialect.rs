@@ -99,10 +99,21 @@ impl Records {
         self.of(record.dialect).is_none_or(|kept| kept.seq <= record.seq)
     }
 
-    /// Keeps a record; says whether anything changed.
+    /// Whether exactly these bytes are kept.
+    pub(super) fn has(&self, bytes: &[u8]) -> bool {
+        self.kept.iter().any(|record| *record.bytes == *bytes)
+    }
+
+    /// Keeps a record as the one given last; says whether anything changed.
     pub(super) fn put(&mut self, record: Record) -> bool {
-        let changed = self.last != Some(record.dialect) || self.of(record.dialect) != Some(&record);
-        self.last = Some(record.dialect);
+        let last = self.last.replace(record.dialect);
+        let is_other = last != self.last;
+        self.put_beside(record) || is_other
+    }
+
+    /// Keeps a record that was given beside another; says whether anything changed.
+    pub(super) fn put_beside(&mut self, record: Record) -> bool {
+        let changed = self.of(record.dialect) != Some(&record);
         match self.kept.binary_search_by_key(&record.dialect, |kept| kept.dialect) {
             Ok(at) => self.kept[at] = record,
             Err(at) => self.kept.insert(at, record),

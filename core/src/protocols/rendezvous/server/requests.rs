@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use libp2p_identity::PeerId;
 use peerless_proto::pb::{
     Message as _,
     rendezvous::{
@@ -12,9 +13,9 @@ use peerless_proto::pb::{
 
 use super::{
     super::{MAX_MESSAGE, MAX_NAMESPACE, Status},
-    Client, Event, MAX_UNSENT, Phase, Point, Request, Server,
+    Client, Config, Event, MAX_UNSENT, Phase, Point, Request, Server,
     cookie::Position,
-    dialect::{self, Dialect, Reads},
+    dialect::{self, Dialect, Reads, Record, Records},
     journal::Waiting,
     refusal::Refusal,
     rows,
@@ -96,9 +97,6 @@ impl Server {
             return Err(Refusal::TtlLong);
         }
         let bytes = request.signed_peer_record.unwrap_or_default();
-        if bytes.is_empty() || bytes.len() > limits.max_record {
-            return Err(Refusal::Record);
-        }
         let Phase::Ready(point) = &mut self.phase else { return Err(Refusal::OutOfService) };
         let Point { table, journal, .. } = &mut **point;
         if journal.is_full() {
@@ -121,23 +119,21 @@ impl Server {
             }
         }
         let host = host_for(table, limits.max_per_ip, known, client.host, refreshed)?;
-        let same = known.is_some_and(|owner| table.owner_at(owner).records.is_last(&bytes));
-        let record = if same {
-            None
-        } else {
-            let record = dialect::verify(&bytes, client.peer, self.config.accept_unsigned)?;
-            if known.is_some_and(|owner| !table.owner_at(owner).records.accepts(&record)) {
-                return Err(Refusal::OldRecord);
-            }
-            Some(record)
-        };
+        let kept = known.map(|owner| &table.owner_at(owner).records);
+        let take = |bytes: &[u8]| take_record(bytes, kept, client.peer, &self.config);
+        let is_same = kept.is_some_and(|kept| kept.is_last(&bytes));
+        let record = if is_same { None } else { Some(take(&bytes)?) };
+        let other = request.other_record.filter(|other| kept.is_none_or(|kept| !kept.has(other)));
+        let other = other.map(|other| take(&other)).transpose()?;
         // Nothing refuses it any more.
         let owner = table.add_owner(&peer);
         let moved = table.owner_at(owner).host != host;
         if moved {
             table.move_owner(owner, host);
         }
-        let changed = record.is_some_and(|record| table.records_mut(owner).put(record));
+        let records = table.records_mut(owner);
+        let mut changed = other.is_some_and(|other| records.put_beside(other));
+        changed |= record.is_some_and(|record| records.put(record));
         let (slot, _) = table.register(owner, &namespace, cx.now() + ttl);
         if moved || changed || journal.has_gaps {
             journal.write(rows::put_owner(table.owner_at(owner)));
@@ -395,6 +391,23 @@ impl Point {
             self.journal.write(rows::delete_owner(&ended.peer));
         }
     }
+}
+
+/// A peer's record, if it is good and not older than what is kept.
+fn take_record(
+    bytes: &[u8],
+    kept: Option<&Records>,
+    peer: PeerId,
+    config: &Config,
+) -> Result<Record, Refusal> {
+    if bytes.is_empty() || bytes.len() > config.limits.max_record {
+        return Err(Refusal::Record);
+    }
+    let record = dialect::verify(bytes, peer, config.accept_unsigned)?;
+    if kept.is_some_and(|kept| !kept.accepts(&record)) {
+        return Err(Refusal::OldRecord);
+    }
+    Ok(record)
 }
 
 /// Where a peer's registrations are counted if it registers from `host`. One that refreshes stays where it was when
