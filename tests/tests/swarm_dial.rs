@@ -166,6 +166,21 @@ fn a_peer_that_failed_is_left_alone_unless_its_address_is_named_or_a_new_one_is_
 }
 
 #[test]
+fn two_dials_of_a_peer_by_different_ways_end_with_the_first_connection() {
+    let mut w = World::new(73);
+    let (a, b) = (w.host("A").start(), w.host("B").start());
+    let (peer, address) = (w[b].peer(), w[b].address());
+    let known = std::slice::from_ref(&address);
+    w.command(a, |node, now| node.add_peer_addresses(now, peer, known, None));
+    let dials = [w.start_dial(a, Some(peer), &[]), w.start_dial(a, Some(peer), known)];
+    w.run_for(secs(1));
+    assert_eq!(dialed(&w, a), dials);
+    assert_eq!((w.connections(a, b).len(), w.connections(b, a).len()), (1, 1));
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
 fn a_full_queue_is_one_clear_error_and_priorities_go_first() {
     let mut w = World::new(67);
     let a = w

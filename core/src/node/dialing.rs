@@ -142,6 +142,16 @@ impl Dialing {
         self.requests.len()
     }
 
+    /// Dials that hold a place.
+    pub(super) fn running(&self) -> usize {
+        self.queue.running()
+    }
+
+    /// Dials in the queue.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
     pub(super) fn timers(&self) -> usize {
         self.timers.len()
     }
@@ -409,7 +419,7 @@ impl Node {
         }
     }
 
-    /// A connection that we did not dial has come: dials that it serves are done.
+    /// A connection is there: all dials that it serves are done, whoever dialled it.
     pub(super) fn serve_dials(&mut self, peer: PeerId, connection: ConnectionId, relayed: bool) {
         let served: &[Ways] =
             if relayed { &[Ways::Circuits] } else { &[Ways::Direct, Ways::Circuits, Ways::Any] };

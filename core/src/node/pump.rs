@@ -208,11 +208,10 @@ impl Node {
         let relay = info.relayed.as_ref().map(|Relayed { relay, .. }| *relay);
         self.emit(Event::Connected { connection, peer, address, direction, relay });
         self.settle_in(connection);
-        match dial {
-            Some(dial) => self.dial_succeeded(dial, connection),
-            None if direction == Direction::Inbound => self.serve_dials(peer, connection, relay.is_some()),
-            None => {}
+        if let Some(dial) = dial {
+            self.dial_succeeded(dial, connection);
         }
+        self.serve_dials(peer, connection, relay.is_some());
         self.work.push_back(Work::Tell(Input::Peer(PeerEvent::Connected { connection, peer })));
     }
 

@@ -15,8 +15,12 @@ pub struct Stats {
     pub splices: usize,
     /// Circuits that are or become connections of ours.
     pub circuits: usize,
-    /// Dials under way.
+    /// Requests to dial that have no answer yet. Those for the same connection are served by one dial.
     pub dials: usize,
+    /// Dials that hold one of the [places](crate::swarm::dial::DialConfig::parallel).
+    pub dials_running: usize,
+    /// Dials that wait for one.
+    pub dials_waiting: usize,
     /// Armed timers of the stream layer, splices, circuits and dials.
     pub timers: usize,
     /// Requests to the embedder's store that it has not answered yet.
@@ -36,6 +40,8 @@ impl Node {
             splices: self.splices.len(),
             circuits: self.transport.circuits.len(),
             dials: self.dialing.len(),
+            dials_running: self.dialing.running(),
+            dials_waiting: self.dialing.waiting(),
             timers: self.streams.timers()
                 + self.splices.timers()
                 + self.transport.circuits.timers()
