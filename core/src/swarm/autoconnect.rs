@@ -156,8 +156,11 @@ impl AutoConnect {
         if !self.dialling.remove(&peer) {
             return;
         }
-        if !self.failed.contains_key(&peer) && self.failed.len() >= MAX_FAILED {
-            self.failed.pop_first();
+        if !self.failed.contains_key(&peer)
+            && self.failed.len() >= MAX_FAILED
+            && let Some((forgotten, _)) = self.failed.pop_first()
+        {
+            self.wake_up(&forgotten);
         }
         let failures = self.failed.entry(peer).or_default();
         *failures = failures.saturating_add(1);
@@ -363,6 +366,18 @@ mod tests {
         auto.keep(now, peer(1), false);
         let later = auto.resting(&peer(1)).unwrap();
         assert_eq!(auto.look(later, 0, |_| false, [].into_iter()), []);
+    }
+
+    #[test]
+    fn of_those_that_failed_only_so_many_rest() {
+        let mut auto = wanting(1);
+        for n in 0..MAX_FAILED + 10 {
+            let digest = [&[0x12, 32][..], &[0; 24], &n.to_be_bytes()].concat();
+            let peer = PeerId::from_bytes(&digest).unwrap();
+            assert_eq!(auto.look(at(0), 0, |_| false, [peer].into_iter()), [peer]);
+            auto.failed(at(0), peer);
+        }
+        assert_eq!((auto.len(), auto.wake.len()), (MAX_FAILED, MAX_FAILED));
     }
 
     #[test]
