@@ -84,6 +84,11 @@ impl Host {
         &self.log
     }
 
+    /// How often a node has been started on it.
+    pub fn starts(&self) -> u32 {
+        self.starts
+    }
+
     /// Its servers and clients.
     pub fn app(&self) -> &App {
         &self.app

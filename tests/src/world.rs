@@ -71,7 +71,11 @@ pub struct World {
     tracing: bool,
     story: Vec<Entry>,
     buffer: Vec<u8>,
+    watch: Option<Watch>,
 }
+
+/// What is done after every step of a host.
+type Watch = Box<dyn FnMut(&World, HostId)>;
 
 #[derive(Debug)]
 enum Item {
@@ -101,6 +105,7 @@ impl World {
             tracing: true,
             story: Vec::new(),
             buffer: Vec::new(),
+            watch: None,
         }
     }
 
@@ -115,6 +120,12 @@ impl World {
     pub fn quiet(mut self) -> Self {
         self.tracing = false;
         self
+    }
+
+    /// Calls `watch` after every step of a host: whenever its node has been given an input or a command and everything that
+    /// follows has been taken from it, and whenever something has come to a bare host.
+    pub fn watch(&mut self, watch: impl FnMut(&Self, HostId) + 'static) {
+        self.watch = Some(Box::new(watch));
     }
 
     /// Begins a host. Its name stands in transcripts.
@@ -280,6 +291,14 @@ impl World {
         }
         self.take_trace(id);
         self.rearm(id);
+        self.stepped(id);
+    }
+
+    fn stepped(&mut self, id: HostId) {
+        if let Some(mut watch) = self.watch.take() {
+            watch(self, id);
+            self.watch = Some(watch);
+        }
     }
 
     fn poll_transmit(&mut self, id: HostId) -> Option<Transmit> {

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// What a connection is taken to hold besides its streams, in bytes: what QUIC keeps of one that is idle.
-const CONNECTION_MEMORY: usize = 20 << 10;
+pub const CONNECTION_MEMORY: usize = 20 << 10;
 /// What a stream is taken to hold besides its queue, in bytes.
 const STREAM_MEMORY: usize = 1 << 10;
 
@@ -339,6 +339,26 @@ impl Resources {
     /// What all services hold, those that hold nothing left out.
     pub fn services(&self) -> impl Iterator<Item = (&'static str, Usage)> + '_ {
         self.services.iter().map(|(name, usage)| (*name, *usage))
+    }
+
+    /// What the streams of all protocols hold, those that hold nothing left out.
+    pub fn protocols(&self) -> impl Iterator<Item = (&ProtocolName, Usage)> + '_ {
+        self.protocols.iter().map(|(name, usage)| (name, *usage))
+    }
+
+    /// What all peers hold, those that hold nothing left out.
+    pub fn peers(&self) -> impl Iterator<Item = (&PeerId, Usage)> + '_ {
+        self.peers.iter().map(|(peer, usage)| (peer, *usage))
+    }
+
+    /// What the streams of each connection hold, and its peer, if that is known yet.
+    pub fn connections(&self) -> impl Iterator<Item = (Option<&PeerId>, Usage)> + '_ {
+        self.connections.iter().map(|(_, connection)| (connection.peer.as_ref(), connection.streams))
+    }
+
+    /// What each stream holds.
+    pub fn streams(&self) -> impl Iterator<Item = Usage> + '_ {
+        self.streams.iter().map(|(_, stream)| stream.usage())
     }
 
     /// Inbound connections from the place that limits those from `ip`: its address or /64, or a configured network.

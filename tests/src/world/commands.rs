@@ -45,6 +45,11 @@ impl World {
         self.rearm(host);
     }
 
+    /// Takes what the node of a host has told so far, so that long worlds need not keep it.
+    pub fn take_log(&mut self, host: HostId) -> Vec<(Instant, Event)> {
+        std::mem::take(&mut self.hosts[host.0].log)
+    }
+
     /// Replaces the node of a host by a new one: same key and configuration, new seed, no memory.
     pub fn restart(&mut self, host: HostId) {
         self.kill(host);

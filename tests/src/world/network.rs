@@ -142,7 +142,8 @@ impl World {
         }
         self.traffic.delivered += 1;
         if let Some(inbox) = &mut host.inbox {
-            return inbox.push_back(Packet { from: remote, to, ecn, data });
+            inbox.push_back(Packet { from: remote, to, ecn, data });
+            return self.stepped(id);
         }
         let data = BytesMut::from(&data[..]);
         let datagram = Datagram { socket, remote, local_ip: Some(to.ip()), ecn, data };

@@ -60,7 +60,8 @@ pub struct ScopeLimit {
     pub inbound_streams: usize,
     /// Streams that we opened.
     pub outbound_streams: usize,
-    /// Bytes held in queues.
+    /// Bytes: 20 KiB for a connection, 1 KiB for a stream, and what waits in the stream's own queue. What a transport holds
+    /// is not counted; its windows bound that, for each connection ([`quic::Config`](crate::quic::Config)).
     pub memory: usize,
 }
 
