@@ -1,90 +1,162 @@
-//! A crowd of nodes that dial each other at random, restart, and are cut off from each other: whatever happens, what
-//! connection management promises holds, and in the end nothing is left.
+//! A crowd of nodes that dial each other at random, restart, and are cut off from each other: after every step of every
+//! node what connection management promises holds, and in the end nothing is left.
 
-use std::time::Instant as WallClock;
+#[path = "swarm_crowd/invariants.rs"]
+mod invariants;
 
-use peerless_core::{event::Event, node::Config, rng::Rng};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+    rc::Rc,
+    time::{Duration, Instant as WallClock},
+};
+
+use invariants::Invariants;
+use peerless_core::{
+    Multiaddr, PeerId,
+    event::Event,
+    node::Config,
+    protocols::rate::Rate,
+    rng::Rng,
+    swarm::{
+        gate::Entry,
+        resources::{Limits, Resource, Scope, ScopeLimit},
+        tags::{KEEP_ALIVE, Tag},
+    },
+};
 use peerless_tests::{
     host::HostId,
+    link::Link,
     world::{World, ms, secs},
 };
 
-/// Most connections of a node.
-const LIMIT: usize = 24;
+const LOW_WATER: usize = 10;
+const HIGH_WATER: usize = 16;
+const GRACE: Duration = secs(20);
+const SILENCE: Duration = secs(10);
+const DIALS: usize = 3;
+const WAITING_DIALS: usize = 4;
 /// Where nobody may dial.
 const DENIED: &str = "203.0.113.0/24";
 
-#[test]
-fn a_small_crowd_for_five_minutes() {
-    crowd(60, 300, 1);
-}
-
-/// `cargo test --release --test swarm_crowd -- --ignored --nocapture`
-#[test]
-#[ignore = "takes minutes, even when optimised"]
-fn a_thousand_nodes_for_an_hour() {
-    crowd(1000, 3600, 2);
+/// Limits so tight that a crowd meets all of them.
+fn limits() -> Limits {
+    const NONE: ScopeLimit = ScopeLimit::UNLIMITED;
+    Limits {
+        system: ScopeLimit {
+            connections: 18,
+            inbound_connections: 12,
+            outbound_connections: 11,
+            streams: 26,
+            inbound_streams: 20,
+            outbound_streams: 21,
+            memory: 370 << 10,
+        },
+        transient: ScopeLimit {
+            connections: 5,
+            inbound_connections: 3,
+            outbound_connections: 4,
+            streams: 6,
+            memory: 101 << 10,
+            ..NONE
+        },
+        service: ScopeLimit { streams: 22, inbound_streams: 14, outbound_streams: 20, ..NONE },
+        protocol: ScopeLimit { streams: 24, inbound_streams: 15, outbound_streams: 18, ..NONE },
+        peer: ScopeLimit { connections: 2, streams: 16, memory: 50 << 10, ..NONE },
+        connection: ScopeLimit { streams: 14, inbound_streams: 10, memory: 12 << 10, ..NONE },
+        stream: ScopeLimit { memory: 4 << 10, ..NONE },
+        per_ip: 2,
+        per_v6_56: 3,
+        per_v6_48: 5,
+        networks: Vec::new(),
+        rate_per_ip: Rate { burst: 6, every: secs(1) },
+        rate_per_subnet: Rate { burst: 16, every: ms(250) },
+    }
 }
 
 fn configure(config: &mut Config) {
-    config.swarm.limits.system.connections = LIMIT;
-    (config.swarm.pruner.low_water, config.swarm.pruner.high_water) = (10, 20);
-    config.swarm.gate.deny_networks.insert(DENIED.parse().expect("a network"));
-    config.swarm.auto_connect.peers = 3;
+    let swarm = &mut config.swarm;
+    swarm.limits = limits();
+    (swarm.pruner.low_water, swarm.pruner.high_water) = (LOW_WATER, HIGH_WATER);
+    (swarm.pruner.grace, swarm.pruner.silence) = (GRACE, SILENCE);
+    (swarm.dial.parallel, swarm.dial.queue) = (DIALS, WAITING_DIALS);
+    swarm.gate.deny_networks.insert(DENIED.parse().expect("a network"));
+    swarm.auto_connect.peers = 3;
 }
 
+#[test]
+fn a_small_crowd_for_five_minutes() {
+    crowd(40, 300, 8, 1);
+}
+
+/// `cargo test --release -p peerless-tests --test swarm_crowd -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes"]
+fn a_thousand_nodes_for_an_hour() {
+    crowd(1000, 3600, 3, 2);
+}
+
+/// Each node acts so many times a minute.
 #[expect(clippy::disallowed_methods, reason = "measures how fast the world turns")]
-fn crowd(nodes: usize, seconds: u64, seed: u64) {
+fn crowd(nodes: usize, seconds: u64, rate: u32, seed: u64) {
     println!("seed {seed}");
     let begun = WallClock::now();
     let mut scene = Scene::new(nodes, seed);
-    let mut acts = 0;
     let end = scene.w.now() + secs(seconds);
+    let mut acts = 0;
     while scene.w.now() < end {
-        // About one act a minute and node.
         scene.act();
         acts += 1;
-        let pause = scene.rng.between(ms(0), secs(120) / nodes as u32);
+        let pause = scene.rng.between(ms(0), secs(120) / (nodes as u32 * rate));
         scene.w.run_for(pause);
-        if acts % 20 == 0 {
-            scene.check_limits();
-        }
     }
-    let packets = scene.end();
+    let invariants = Rc::clone(&scene.invariants);
+    let datagrams = scene.end();
     let took = begun.elapsed().as_secs_f64();
-    println!(
-        "{nodes} nodes, {seconds} s, {acts} acts: {packets} datagrams in {took:.1} s, {:.0} a second",
-        packets as f64 / took
-    );
+    let tally = &invariants.borrow().tally;
+    println!("{nodes} nodes, {seconds} s, {acts} acts, {took:.1} s of wall time: {datagrams} datagrams");
+    println!("{tally:#?}");
+    let a_second = |count: u64| count as f64 / took;
+    println!("a second: {:.0} datagrams, {:.0} events", a_second(datagrams), a_second(tally.events));
+    assert!(tally.pruned > 0 && tally.duplicates > 0, "hardly anything has happened");
 }
 
 struct Scene {
     w: World,
     rng: Rng,
     hosts: Vec<HostId>,
-    /// Where nobody may dial: what comes there is kept.
-    denied: HostId,
-    cut: Vec<(HostId, HostId)>,
+    /// Denied by all, it calls everybody.
+    outcast: HostId,
+    cut: Vec<Vec<(HostId, HostId)>>,
+    invariants: Rc<RefCell<Invariants>>,
+    /// How often which limit was met, by those that have been restarted since.
+    met: BTreeMap<(Scope, Resource), u64>,
 }
 
 impl Scene {
     fn new(nodes: usize, seed: u64) -> Self {
         let mut w = World::new(seed).quiet();
+        w.default_link(Link::default().loss(0.005).jitter(ms(5)));
         let rng = w.fork("crowd");
-        let denied = w.host("denied").ip(std::net::Ipv4Addr::new(203, 0, 113, 1)).bare();
-        let hosts = (0..nodes).map(|n| w.host(format!("N{n}")).configure(configure).start()).collect();
-        Self { w, rng, hosts, denied, cut: Vec::new() }
+        let mute = w.host("mute").ip(Ipv4Addr::new(203, 0, 113, 1)).bare();
+        let outcast = w.host("outcast").ip(Ipv4Addr::new(203, 0, 113, 2)).start();
+        let hosts: Vec<_> = (0..nodes).map(|n| start(&mut w, n as u16)).collect();
+        let invariants = Rc::new(RefCell::new(Invariants::new(limits(), &w, &hosts, mute, outcast)));
+        let watch = Rc::clone(&invariants);
+        w.watch(move |w, host| watch.borrow_mut().check(w, host));
+        Self { w, rng, hosts, outcast, cut: Vec::new(), invariants, met: BTreeMap::new() }
     }
 
-    fn any(&mut self) -> HostId {
-        self.hosts[self.rng.below(self.hosts.len() as u64) as usize]
-    }
-
+    /// Two of the crowd, often neighbours.
     fn any_pair(&mut self) -> (HostId, HostId) {
+        let count = self.hosts.len() as u64;
         loop {
-            let pair = (self.any(), self.any());
-            if pair.0 != pair.1 {
-                return pair;
+            let a = self.rng.below(count);
+            let b =
+                if self.rng.below(2) == 0 { self.rng.below(count) } else { (a + self.rng.below(16)) % count };
+            if a != b {
+                return (self.hosts[a as usize], self.hosts[b as usize]);
             }
         }
     }
@@ -92,77 +164,174 @@ impl Scene {
     fn act(&mut self) {
         let (a, b) = self.any_pair();
         let (peer, address) = (self.w[b].peer(), self.w[b].address());
-        match self.rng.below(20) {
+        match self.rng.below(32) {
             0..6 => _ = self.w.start_dial(a, Some(peer), &[address]),
-            6..10 => {
+            6..12 => {
                 let back = self.w[a].address();
                 self.w.start_dial(a, Some(peer), &[address]);
                 self.w.start_dial(b, None, &[back]);
+                if self.rng.below(4) == 0 {
+                    self.use_all(a, b);
+                }
             }
-            10..12 => _ = self.w.start_dial(a, Some(peer), &[]),
-            12 => {
-                let denied = "/ip4/203.0.113.1/udp/4001/quic-v1".parse().expect("a multiaddr");
-                self.w.start_dial(a, Some(peer), &[denied, address]);
+            12..14 => _ = self.w.start_dial(a, Some(peer), &[]),
+            14 => {
+                self.w.start_dial(a, Some(peer), &[]);
+                self.w.start_dial(a, Some(peer), &[address]);
             }
-            13..15 => {
+            15 => self.tempt(a, peer, address),
+            16 => self.storm(a),
+            17..19 => {
                 if let Some(connection) = self.w.connections(a, b).first().copied() {
                     self.w.close(a, connection);
                 }
             }
-            15 => self.w.restart(a),
-            16..18 => {
-                self.w.cut(a, b);
-                self.cut.push((a, b));
-            }
-            18 if !self.cut.is_empty() => {
-                let at = self.rng.below(self.cut.len() as u64) as usize;
-                let (a, b) = self.cut.swap_remove(at);
-                self.w.restore(a, b);
-            }
-            _ => {
-                if let Some(connection) = self.w.connections(a, b).first().copied() {
-                    self.w.try_start_echo(a, connection, 2000);
-                }
+            19 => self.restart(a),
+            20..22 => self.part(vec![(a, b)]),
+            22 => self.part_neighbours(),
+            23..25 if !self.cut.is_empty() => self.mend(),
+            25 => self.protect(a, peer),
+            26 => self.deny(a, peer),
+            27..29 => self.talk(a, 12),
+            _ => self.talk(a, 1),
+        }
+    }
+
+    /// One calls many, and many call one.
+    fn storm(&mut self, a: HostId) {
+        let back = self.w[a].address();
+        for _ in 0..10 {
+            let (b, c) = self.any_pair();
+            let address = self.w[b].address();
+            self.w.start_dial(a, None, &[address]);
+            self.w.start_dial(c, None, std::slice::from_ref(&back));
+        }
+    }
+
+    /// Shows a node an address where it may not dial, and has whoever is there call.
+    fn tempt(&mut self, a: HostId, peer: PeerId, address: Multiaddr) {
+        let denied: Multiaddr = "/ip4/203.0.113.1/udp/4001/quic-v1".parse().expect("a multiaddr");
+        let known = std::slice::from_ref(&denied);
+        self.w.command(a, |node, now| node.add_peer_addresses(now, peer, known, None));
+        let theirs = self.w[self.outcast].address();
+        self.w.start_dial(a, None, &[theirs]);
+        self.w.start_dial(a, Some(peer), &[denied, address]);
+        let ours = self.w[a].address();
+        self.w.start_dial(self.outcast, None, &[ours]);
+    }
+
+    /// Has streams on both of two connections when one of them is about to be closed.
+    fn use_all(&mut self, a: HostId, b: HostId) {
+        let pause = self.rng.between(ms(900), ms(1100));
+        self.w.run_for(pause);
+        for connection in self.w.connections(a, b) {
+            self.w.try_start_echo(a, connection, 2000);
+        }
+    }
+
+    /// Begins streams on connections of a node, up to so many on each.
+    fn talk(&mut self, a: HostId, most: u64) {
+        let all: Vec<_> = self.w.node(a).connections().iter().map(|info| info.id).collect();
+        for connection in all.into_iter().take(3) {
+            for _ in 0..=self.rng.below(most) {
+                self.w.try_start_echo(a, connection, 2000);
             }
         }
     }
 
-    fn check_limits(&mut self) {
-        for host in &self.hosts {
-            let node = self.w.node(*host);
-            assert!(node.connections().len() <= LIMIT, "{} holds too many", self.w[*host].name());
-            assert!(node.stats().dials <= 600);
+    fn protect(&mut self, a: HostId, peer: PeerId) {
+        let is_protected = self.w.node(a).swarm().tags().is_protected(&peer);
+        self.w.command(a, |node, now| {
+            node.tags(now, |tags, now| match is_protected {
+                true => _ = tags.unprotect(&peer, KEEP_ALIVE),
+                false => tags.protect(now, peer, Tag::from(KEEP_ALIVE)),
+            });
+        });
+    }
+
+    /// Denies a peer, and none of those denied before any more.
+    fn deny(&mut self, a: HostId, peer: PeerId) {
+        let before = std::mem::take(self.invariants.borrow_mut().denials.entry(a).or_default());
+        self.w.command(a, |node, now| {
+            node.change_gate(now, |gate| {
+                before.iter().for_each(|peer| _ = gate.undeny(Entry::Peer(*peer)));
+                gate.deny(Entry::Peer(peer));
+            });
+        });
+        self.invariants.borrow_mut().denials.insert(a, BTreeSet::from([peer]));
+    }
+
+    fn restart(&mut self, a: HostId) {
+        self.note_refusals(a);
+        self.invariants.borrow_mut().denials.remove(&a);
+        self.w.restart(a);
+    }
+
+    fn part(&mut self, pairs: Vec<(HostId, HostId)>) {
+        pairs.iter().for_each(|(a, b)| self.w.cut(*a, *b));
+        self.cut.push(pairs);
+    }
+
+    /// Cuts two neighbourhoods off from each other.
+    fn part_neighbours(&mut self) {
+        let from = self.rng.below(self.hosts.len() as u64 - 12) as usize;
+        let (left, right) = self.hosts[from..from + 12].split_at(6);
+        self.part(left.iter().flat_map(|a| right.iter().map(|b| (*a, *b))).collect());
+    }
+
+    fn mend(&mut self) {
+        let at = self.rng.below(self.cut.len() as u64) as usize;
+        for (a, b) in self.cut.swap_remove(at) {
+            self.w.restore(a, b);
         }
-        let denied = self.denied;
-        assert!(self.w.receive(denied).is_empty(), "a datagram has left for a denied address");
+    }
+
+    fn note_refusals(&mut self, host: HostId) {
+        for (scope, resource, count) in self.w.node(host).swarm().resources().refusals() {
+            *self.met.entry((scope, resource)).or_default() += count;
+        }
     }
 
     /// Everything is mended and comes to rest: a pair has one connection at most, the same on both sides.
     fn end(mut self) -> u64 {
-        for (a, b) in std::mem::take(&mut self.cut) {
-            self.w.restore(a, b);
+        while !self.cut.is_empty() {
+            self.mend();
         }
         self.w.run_for(secs(120));
-        self.check_limits();
         let mut connected = 0;
-        for a in &self.hosts {
-            for info in self.w.node(*a).connections().iter() {
-                let of_peer = self.w.node(*a).connections().of(&info.peer);
-                assert_eq!(of_peer.len(), 1, "{} has more than one to a peer", self.w[*a].name());
+        for a in self.hosts.clone() {
+            for info in self.w.node(a).connections().iter() {
+                let of_peer = self.w.node(a).connections().of(&info.peer);
+                assert_eq!(of_peer.len(), 1, "{} has more than one to a peer", self.w[a].name());
                 connected += 1;
             }
+            self.note_refusals(a);
         }
         assert!(connected > self.hosts.len(), "{connected}: hardly anybody is connected");
-        let packets = self.w.traffic().datagrams;
+        println!("limits met: {:?}", self.met);
+        let datagrams = self.w.traffic().datagrams;
+        self.invariants.borrow_mut().is_over = true;
         self.w.shutdown();
         self.w.run_for(secs(120));
         self.w.assert_empty();
         for host in &self.hosts {
+            assert!(self.w.node(*host).swarm().resources().is_empty());
             let log = self.w[*host].log();
             let opened = log.iter().filter(|(_, event)| matches!(event, Event::Connected { .. })).count();
             let closed = log.iter().filter(|(_, event)| matches!(event, Event::Disconnected { .. })).count();
             assert_eq!(opened, closed, "{}: every connection that began has ended", self.w[*host].name());
         }
-        packets
+        datagrams
     }
+}
+
+/// Every host has an address of its own, and lives in a household of eight, two to a room, in a site of sixteen. Every
+/// other one prefers IPv6.
+fn start(w: &mut World, n: u16) -> HostId {
+    let [high, low] = n.to_be_bytes();
+    let v4 = Ipv4Addr::new(80, 0, high, low);
+    let v6 = Ipv6Addr::new(0x2a00, 0, n / 16, ((n / 8) << 8) | (n / 2 % 4), 0, 0, 0, n);
+    let host = w.host(format!("N{n}"));
+    let host = if n.is_multiple_of(2) { host.ip(v4).ip(v6) } else { host.ip(v6).ip(v4) };
+    host.configure(configure).start()
 }
