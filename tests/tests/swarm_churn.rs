@@ -1,26 +1,21 @@
-//! C3: a million connections that come and go leave nothing behind.
+//! C3: connections that come and go leave nothing behind, a million of them in all the machines of connection management, and
+//! as many as there is time for between whole nodes.
 #![cfg(target_os = "linux")]
 
-use std::{net::Ipv4Addr, time::Duration};
+#[path = "swarm_churn/machines.rs"]
+mod machines;
 
-use peerless_core::{
-    PeerId,
-    behaviour::ProtocolName,
-    rng::Rng,
-    swarm::{
-        gate::{Candidate, Entry, Gate, GateConfig},
-        network::Network,
-        resources::{Limits, Resources},
-        table::Direction,
-        tags::Tags,
-    },
-    time::Instant,
-};
+use std::sync::{Mutex, PoisonError};
 
-const CYCLES: usize = 1_000_000;
-/// Cycles after which everything that is remembered for a while is as large as it gets.
-const SETTLED: usize = 200_000;
-const SEED: u64 = 0x5eed_0004;
+use machines::{Machines, SEED};
+use peerless_core::{event::Event, swarm::resources::Limits};
+use peerless_tests::world::{World, ms, secs};
+
+/// How much more memory there may be at the end than after the first tenth.
+const FLAT: u64 = 2 << 20;
+
+/// Memory is counted by process, so one test at a time uses it.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Resident memory of this process in bytes.
 fn resident() -> u64 {
@@ -30,74 +25,100 @@ fn resident() -> u64 {
     pages * 4096
 }
 
-fn peer(rng: &mut Rng) -> PeerId {
-    let mut multihash = vec![0x12, 32]; // SHA-256
-    multihash.extend(rng.bytes::<32>());
-    PeerId::from_bytes(&multihash).expect("a SHA-256 digest is a peer id")
+/// Runs so many cycles; memory must be flat once a tenth of them are done, or as many as `settled`.
+fn assert_flat(cycles: u64, settled: u64, mut cycle: impl FnMut(u64)) {
+    let (start, mut early) = (resident(), 0);
+    for n in 0..cycles {
+        if n == settled {
+            early = resident();
+        }
+        cycle(n);
+    }
+    let end = resident();
+    println!(
+        "{cycles} cycles: {} KiB at first, {} after {settled}, {} in the end",
+        start >> 10,
+        early >> 10,
+        end >> 10
+    );
+    assert!(end.saturating_sub(early) < FLAT, "memory grows");
 }
 
 #[test]
 fn a_million_connections_that_come_and_go_leave_nothing_behind() {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&SEED.to_le_bytes());
-    let mut rng = Rng::new(key);
-    let mut resources = Resources::new(Limits::default());
-    let mut tags = Tags::new(Duration::from_secs(20));
-    let mut gate = Gate::new(GateConfig::default());
-    let echo = ProtocolName::from_static("/echo/1.0.0");
-    let mut now = Instant::ZERO;
-    let (mut settled, mut refused) = (0, 0);
-    for cycle in 0..CYCLES {
-        if cycle == SETTLED {
-            settled = resident();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut machines = Machines::new();
+    println!("seed {SEED:#x}");
+    // What is remembered of those that are gone is as much as it gets after a fifth.
+    assert_flat(1_000_000, 200_000, |_| machines.cycle());
+    machines.end();
+}
+
+#[test]
+fn two_thousand_connections_of_whole_nodes_leave_nothing_behind() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    whole_nodes(2_000);
+}
+
+/// `cargo test --release -p peerless-tests --test swarm_churn -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes"]
+fn a_hundred_thousand_connections_of_whole_nodes_leave_nothing_behind() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    whole_nodes(100_000);
+}
+
+/// Nodes dial each other, every other time both at once, with a handshake and identify each time, and one of them closes, or
+/// both, or they are cut off from each other meanwhile. What they have told is thrown away, as it would be by an embedder.
+fn whole_nodes(cycles: u64) {
+    let mut w = World::new(SEED).quiet();
+    let mut hosts: Vec<_> = ["A", "B", "C", "D"]
+        .into_iter()
+        .map(|name| w.host(name).configure(|config| config.swarm.limits = Limits::unlimited()).start())
+        .collect();
+    let mut rng = w.fork("cycles");
+    let mut connected = 0;
+    assert_flat(cycles, cycles / 10, |n| {
+        let at = rng.below(4) as usize;
+        hosts.rotate_left(at);
+        let (a, b) = (hosts[0], hosts[1]);
+        let (to, back) = (w[b].address(), w[a].address());
+        w.start_dial(a, None, &[to]);
+        if n.is_multiple_of(2) {
+            w.start_dial(b, None, &[back]);
         }
-        now = now + Duration::from_millis(rng.below(20));
-        let (who, ip) = (peer(&mut rng), Ipv4Addr::from_bits(rng.below(1 << 32) as u32));
-        let direction = if rng.below(2) == 0 { Direction::Inbound } else { Direction::Outbound };
-        let banned = Entry::Network(Network::single(ip.into()));
-        if rng.below(8) == 0 {
-            gate.deny(banned);
+        // Now and then long enough for the superfluous one of two to be closed.
+        w.run_for(if n % 16 == 2 { ms(1500) } else { ms(200) });
+        if n.is_multiple_of(8) {
+            w.cut(a, b);
         }
-        let allowed = gate.judge(&Candidate::Accept { ip: ip.into() }).is_ok();
-        gate.undeny(banned);
-        if !allowed {
-            refused += 1;
-            continue;
-        }
-        let Ok(share) = resources.open_connection(now, direction, Some(ip.into())) else {
-            refused += 1;
-            continue;
-        };
-        if rng.below(4) > 0 {
-            resources.set_peer(share, who).expect("it has no other connection");
-            tags.connected(now, who);
-            tags.bump(now, who, "application", 1, (0, 10));
-            let stream = resources.open_stream(share, direction).expect("it has no other stream");
-            resources.set_protocol(stream, "echo", &echo).expect("nobody else is there");
-            resources.set_queued(stream, rng.below(100_000) as usize).expect("that is little");
-            if rng.below(2) == 0 {
-                resources.close_stream(stream);
-                resources.close_connection(share);
-            } else {
-                resources.close_connection(share);
-                resources.close_stream(stream);
+        for (from, of) in [(a, b), (b, a)].into_iter().take(1 + (n % 3) as usize) {
+            for connection in w.connections(from, of) {
+                connected += 1;
+                w.close(from, connection);
             }
-            tags.disconnected(&who);
-        } else {
-            tags.tag(now, who, "dht", 1);
-            resources.close_connection(share);
         }
-    }
-    let grown = resident().saturating_sub(settled);
-    println!(
-        "seed {SEED:#x}: {CYCLES} cycles, {refused} refused, {} KiB more than after {SETTLED}",
-        grown >> 10
-    );
-    assert!(grown < 2 << 20, "{grown} bytes more");
-    // Who never came is forgotten when somebody else does.
-    tags.tag(now + Duration::from_secs(60), peer(&mut rng), "dht", 1);
-    assert_eq!(tags.len(), 1);
-    let system = resources.system();
-    assert_eq!((system.inbound_connections, system.outbound_connections, system.memory), (0, 0, 0));
-    assert!(resources.is_empty() && refused > CYCLES / 10);
+        w.restore(a, b);
+        w.run_for(ms(100));
+        if n % 100 == 99 {
+            // Whoever was cut off notices, and what was closed is forgotten.
+            w.run_for(secs(60));
+            for host in &hosts {
+                let stats = w.node(*host).stats();
+                assert_eq!((stats.connections, stats.streams, stats.dials), (0, 0, 0), "after {n}");
+                assert_eq!((stats.quic.closing, w.node(*host).health().len()), (0, 0), "after {n}");
+                assert!(w.node(*host).swarm().resources().is_empty(), "after {n}");
+                assert!(w.node(*host).swarm().tags().is_empty(), "after {n}");
+                let log = w.take_log(*host);
+                let failed =
+                    log.iter().filter(|(_, event)| matches!(event, Event::DialFailed { .. })).count();
+                assert_eq!(failed, 0, "after {n}");
+            }
+        }
+    });
+    println!("{connected} connections");
+    let settled: u64 = hosts.iter().map(|host| w.node(*host).counters().get("swarm.duplicates")).sum();
+    assert!(connected > cycles && settled > cycles / 4, "hardly anybody has met");
+    w.shutdown();
+    w.assert_empty();
 }
