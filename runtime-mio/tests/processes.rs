@@ -371,6 +371,7 @@ fn a_mistake_exits_2_with_one_sentence_and_changes_nothing() {
         "echo /ip4/127.0.0.1/udp/1/quic-v1 --bytes lots",
         "relay --listen /ip4/127.0.0.1/udp/0",
         "relay --metrics 127.0.0.1",
+        "relay --signed-only",
         "listen --metrics :9090",
         "listen --relay /ip4/127.0.0.1/udp/1/quic-v1",
     ] {
@@ -521,4 +522,38 @@ fn a_running_node_tells_its_connections_over_its_control_socket() {
     fs::write(&file, "precious").unwrap();
     let spared = run(&format!("--ephemeral --control {} listen", file.display()));
     assert_eq!((spared.status.code(), fs::read_to_string(&file).unwrap()), (Some(2), "precious".into()));
+}
+
+#[test]
+fn who_was_known_before_an_end_of_any_kind_is_found_again_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    fs::write(&config, "[auto_connect]\npeers = 1").unwrap();
+    let relay =
+        Peerless::start(&format!("--ephemeral relay {ANY_PORT} --store {}/relay", folder.path().display()));
+    let address = relay.address();
+    for is_crash in [false, true] {
+        let args = format!(
+            "--identity {0} --config {1} listen {ANY_PORT} --store {0}/store-{is_crash}",
+            folder.path().display(),
+            config.display()
+        );
+        let mut listener = Peerless::start(&format!("{args} --relay {address}"));
+        listener.event("reservation");
+        if is_crash {
+            // So long changes are collected.
+            thread::sleep(Duration::from_secs(11));
+            listener.child.kill().unwrap();
+            listener.child.wait().unwrap();
+        } else {
+            assert!(listener.terminate().success());
+        }
+        // Nobody tells it of the relay now.
+        let listener = Peerless::start(&args);
+        assert_eq!(
+            text(&listener.event("connected"), "peer"),
+            peer_of(&address),
+            "after a crash: {is_crash}"
+        );
+    }
 }

@@ -338,6 +338,20 @@ fn rows_of_no_use_are_deleted_page_by_page_and_counted_if_they_are_none_of_ours(
 }
 
 #[test]
+fn rows_of_no_use_are_deleted_later_if_the_store_fails() {
+    let mut life = Life::new(PeerstoreConfig::default());
+    life.table.insert("none of ours".into(), "?".into());
+    let load = life.ask().unwrap();
+    let answer = life.done(load);
+    life.answer(Ok(answer));
+    assert!(matches!(life.ask(), Some(StorageAsk::Store(_))));
+    life.fail();
+    assert_eq!((life.table.len(), life.deadline()), (1, Some(DELAY)));
+    life.pass(DELAY);
+    assert_eq!((life.table.len(), life.deadline()), (0, None));
+}
+
+#[test]
 fn fewer_rows_are_wanted_than_there_are_and_the_most_useful_stay() {
     let mut life = Life::loaded(PeerstoreConfig { stored: 100, ..PeerstoreConfig::default() });
     for n in 0..100 {

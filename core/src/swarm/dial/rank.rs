@@ -83,13 +83,15 @@ pub struct Place {
 }
 
 /// The candidates in the order in which to try them, each with how long to wait after the one before was started. A
-/// loopback address that nobody named is left out if there are others, unless the peer is on this machine.
+/// loopback address that nobody named and that never led to the peer is left out if there are others, unless the peer is on
+/// this machine.
 pub fn rank(candidates: Vec<Candidate>, place: Place, config: &DialConfig) -> Vec<(Candidate, Duration)> {
     let only_loopback = candidates.iter().all(|c| reach(&c.address) == Reach::Loopback);
     let mut groups: [Vec<Candidate>; 4] = Default::default();
     for candidate in candidates {
         let reach = reach(&candidate.address);
-        let is_foreign = reach == Reach::Loopback && !candidate.is_named;
+        let is_ours = candidate.is_named || candidate.worth == Worth::Reached;
+        let is_foreign = reach == Reach::Loopback && !is_ours;
         if is_foreign && !only_loopback && !place.is_same_machine {
             continue;
         }
@@ -206,6 +208,8 @@ mod tests {
         assert!(plan(both(), same)[0].contains("127.0.0.1"));
         let named = both().into_iter().map(|c| Candidate { is_named: true, ..c }).collect();
         assert_eq!(plan(named, Place::default()).len(), 2);
+        let reached = both().into_iter().map(|c| Candidate { worth: Worth::Reached, ..c }).collect();
+        assert_eq!(plan(reached, Place::default()).len(), 2);
         assert_eq!(plan(heard(&[&quic("127.0.0.1")]), Place::default()).len(), 1);
     }
 
