@@ -77,7 +77,7 @@ impl Row {
                 value.put_u64(number);
             }
         }
-        for RowAddress { address, source, left, is_reached } in self.addresses.iter().take(MAX_ADDRESSES) {
+        for RowAddress { address, source, left, is_reached } in &self.addresses {
             let source = SOURCES.iter().position(|each| each == source).unwrap_or(0) as u8;
             value.put_u8(source | if *is_reached { REACHED } else { 0 });
             value.put_u64(left.map_or(FOR_GOOD, |left| millis(left).min(FOR_GOOD - 1)));

@@ -13,8 +13,8 @@ use crate::time::{Instant, UnixTime};
 /// What is not stored yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Changes {
-    /// Peers whose rows say something else.
-    peers: BTreeSet<PeerId>,
+    /// Peers whose rows say something else; only such of which something is known.
+    pub(super) peers: BTreeSet<PeerId>,
     /// Since when there is something to do.
     since: Option<Instant>,
 }

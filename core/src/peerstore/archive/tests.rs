@@ -65,6 +65,15 @@ impl Life {
     }
 
     fn ask(&mut self) -> Option<StorageAsk> {
+        assert!(
+            self.archive.rows.len() <= self.config.stored + self.page,
+            "it reads no more than it may keep"
+        );
+        let changes = self.store.changes.as_ref().expect("they are noted");
+        assert!(
+            changes.peers.iter().all(|peer| self.store.peers.contains_key(peer)),
+            "only such as are known"
+        );
         let ask = self.archive.ask(self.now, self.unix(), &mut self.store)?;
         self.requests += 1;
         assert!(self.archive.deadline(&self.store).is_none(), "one at a time");
@@ -370,6 +379,23 @@ fn fewer_rows_are_wanted_than_there_are_and_the_most_useful_stay() {
     (0..10).for_each(|n| life.store.connected(life.now, peer(1000 + n), None));
     life.serve();
     assert_eq!((life.table.len(), life.counters.get("peerstore.dropped_rows")), (0, 5), "there is no room");
+}
+
+#[test]
+fn what_was_reached_makes_room_for_itself_and_what_was_not_does_not() {
+    let mut life = Life::loaded(PeerstoreConfig { peers: 10, ..PeerstoreConfig::default() });
+    for n in 0..10 {
+        life.add(peer(n), n, Source::Embedder, None);
+    }
+    life.connect(peer(4), 4);
+    life.disconnect(peer(4));
+    life.pass(DELAY);
+    life.store = Peerstore::new(life.config);
+    life.archive = Archive::new(&mut life.store).unwrap();
+    (0..10).for_each(|n| life.add(peer(1000 + n), n, Source::Heard, None));
+    life.serve();
+    assert_eq!((life.store.len(), life.table.len(), life.has_row(peer(4))), (10, 1, true));
+    assert_eq!(life.counters.get("peerstore.dropped_rows"), 9);
 }
 
 #[test]
