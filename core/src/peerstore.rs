@@ -391,6 +391,9 @@ impl Peerstore {
             self.order.remove(&entry.usefulness(peer));
             self.addresses -= entry.addresses.len();
         }
+        if let Some(changes) = &mut self.changes {
+            changes.peers.remove(&peer);
+        }
         if was_worth_storing {
             self.note(now, peer);
         }

@@ -50,10 +50,9 @@ impl Peerstore {
     pub(super) fn note(&mut self, now: Instant, peer: PeerId) {
         let Some(changes) = &mut self.changes else { return };
         changes.since.get_or_insert(now);
-        match self.peers.contains_key(&peer) {
-            true => changes.peers.insert(peer),
-            false => changes.peers.remove(&peer),
-        };
+        if self.peers.contains_key(&peer) {
+            changes.peers.insert(peer);
+        }
     }
 
     /// The peers that are connected and have an address that led there: it is believed as long as they are, and longer.
