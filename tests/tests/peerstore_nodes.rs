@@ -4,8 +4,12 @@ use peerless_core::{
     Multiaddr, PeerId,
     behaviour::{Action, Behaviour, Context, Input, ProtocolSpec},
     event::{DialError, Event},
+    identity::Identity,
     ids::DialId,
+    node::{Config, ConfigError, Node, Start},
     peerstore::Source,
+    rng::Rng,
+    time::{Instant, UnixTime},
 };
 use peerless_tests::{
     assert_story,
@@ -179,6 +183,39 @@ fn a_store_that_fails_or_says_nothing_stops_nobody() {
     run(&mut w, &mut store, a, 620);
     assert_eq!(store.len(TABLE), 1);
     w.shutdown();
+}
+
+#[test]
+fn who_waits_for_the_store_may_give_up_and_is_told_when_the_node_ends() {
+    let (mut w, a, b, mut store) = pair(87);
+    let peer = w[b].peer();
+    let (cancelled, waiting) = (w.start_dial(a, Some(peer), &[]), w.start_dial(a, Some(peer), &[]));
+    w.command(a, |node, now| node.cancel_dial(now, cancelled));
+    assert_eq!(w.node(a).stats().dials, 1);
+    w.command(a, |node, now| node.shutdown(now));
+    assert!(matches!(outcome(&w, a, waiting), Some(Err(_))));
+    run(&mut w, &mut store, a, 1);
+    assert!(outcome(&w, a, cancelled).is_none());
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn no_behaviour_may_have_the_name_of_the_table() {
+    struct Impostor;
+    impl Behaviour for Impostor {
+        fn name(&self) -> &'static str {
+            TABLE
+        }
+        fn protocols(&self) -> &[ProtocolSpec] {
+            &[]
+        }
+        fn handle(&mut self, _: &mut Context<'_>, _: Input) {}
+    }
+    let mut config = Config::new(Identity::generate(&mut Rng::new([88; 32])));
+    config.behaviours.push(Box::new(Impostor));
+    let start = Start { now: Instant::ZERO, unix: UnixTime::from_secs(1_800_000_000), seed: [88; 32] };
+    assert_eq!(Node::new(config, start).err(), Some(ConfigError::NameTwice(TABLE)));
 }
 
 #[test]
