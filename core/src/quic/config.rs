@@ -37,6 +37,12 @@ pub struct Config {
     pub unvalidated_rate: u32,
 }
 
+/// In bytes, by default.
+const STREAM_WINDOW: u32 = 2 << 20;
+
+/// Full stream windows that fit a connection's.
+const STREAMS_OF_WINDOW: u32 = 17;
+
 /// Streams that a peer is granted at first: what fits a hash table of 128 places, of which quinn-proto has two.
 const FIRST_STREAMS: u32 = 100;
 
@@ -45,14 +51,13 @@ const MIN_MTU: u16 = 1200;
 
 impl Default for Config {
     fn default() -> Self {
-        const STREAM_WINDOW: u32 = 2 << 20;
         Self {
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             keep_alive: Some(Duration::from_secs(15)),
             max_streams: 1024,
             stream_window: STREAM_WINDOW,
-            connection_window: 17 * STREAM_WINDOW,
+            connection_window: STREAMS_OF_WINDOW * STREAM_WINDOW,
             send_window: 8 << 20,
             max_mtu: 1452,
             max_connections: 0,
@@ -63,6 +68,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// With this stream window, and the connection window that goes with it. What all peers together may have under way
+    /// should fit the buffers of our sockets: what does not is lost, and who loses is chance.
+    pub fn with_stream_window(self, bytes: u32) -> Self {
+        let connection_window = bytes.saturating_mul(STREAMS_OF_WINDOW);
+        Self { stream_window: bytes, connection_window, ..self }
+    }
+
     pub(super) fn transport(&self) -> Arc<TransportConfig> {
         let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);
         let mut mtu = MtuDiscoveryConfig::default();

@@ -1,6 +1,6 @@
 //! The command line: flags, their values, and errors in one sentence.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use multiaddr::Protocol;
@@ -100,6 +100,10 @@ pub(crate) struct RelayArgs {
     /// The limits to start from: for anybody, for a fleet of one's own, or none; the limits below change single ones
     #[arg(long, value_name = "NAME", default_value = "public")]
     pub(crate) preset: Preset,
+    /// Bytes that a peer may have under way to us on one stream: the most that a circuit carries in a round trip from its
+    /// source, and with the circuits that are busy at once what the buffers of the socket must hold, or packets get lost
+    #[arg(long, value_name = "BYTES", value_parser = window, default_value = "256KiB")]
+    pub(crate) window: u32,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     /// Be a rendezvous point too
@@ -531,6 +535,13 @@ fn record_size(text: &str) -> Result<u64, String> {
     let max = peerless_proto::envelope::MAX_ENVELOPE_LEN as u64;
     let bytes = size(text)?;
     if (1..=max).contains(&bytes) { Ok(bytes) } else { Err(format!("a record has 1 to {max} bytes")) }
+}
+
+fn window(text: &str) -> Result<u32, String> {
+    const RANGE: RangeInclusive<u64> = 16 << 10..=64 << 20;
+    let bytes = size(text)?;
+    let fits = u32::try_from(bytes).ok().filter(|_| RANGE.contains(&bytes));
+    fits.ok_or_else(|| "a window has 16KiB to 64MiB".into())
 }
 
 pub(crate) fn time(text: &str) -> Result<Duration, String> {

@@ -45,6 +45,8 @@ pub(crate) struct Setup {
     pub(crate) listen: Vec<SocketAddr>,
     /// Be a relay.
     pub(crate) hop: Option<hop::Config>,
+    /// Bytes that a peer may have under way to us on one stream; `None` is the core's default.
+    pub(crate) window: Option<u32>,
     /// Be a rendezvous point.
     pub(crate) rendezvous: Option<rendezvous::server::Config>,
     /// Where to keep what the node stores; `None` is nowhere.
@@ -81,6 +83,9 @@ impl Session {
         let mut config = node::Config::new(identity);
         config.accept_inbound = !setup.listen.is_empty();
         config.swarm = swarm;
+        if let Some(window) = setup.window {
+            config.quic = config.quic.with_stream_window(window);
+        }
         config.hop = setup.hop;
         config.rendezvous_server = setup.rendezvous;
         config.storage = store.is_some();

@@ -37,6 +37,8 @@ fn a_mistake_is_one_sentence_that_says_what_would_be_right() {
         ("peerless rendezvous --min-ttl soon", "a whole number followed by ms, s, m or h"),
         ("peerless relay --metrics localhost", "looks like 127.0.0.1:9090 or [::1]:9090"),
         ("peerless relay --circuit-bytes 1MB", "a whole number of bytes, or one followed by KiB, MiB or GiB"),
+        ("peerless relay --window 1", "a window has 16KiB to 64MiB"),
+        ("peerless relay --window 5GiB", "a window has 16KiB to 64MiB"),
         ("peerless relay --circuit-duration 1d", "a whole number followed by ms, s, m or h"),
         (
             "peerless listen --relay /ip4/1.2.3.4/udp/1/quic-v1",
