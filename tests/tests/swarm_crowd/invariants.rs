@@ -303,14 +303,16 @@ impl Step<'_> {
     /// other is given up by whoever dialled it soon after its last stream has ended.
     fn twins_are_settled(&self) {
         let (name, now) = (self.name(), self.w.now());
-        for (id, known) in self.doubled() {
+        for (id, known) in self.known.connections.iter() {
             let is_kept = (known.direction == Direction::Outbound) == (self.node.local_peer() < known.peer);
-            let has_twin = self.doubled().any(|(_, other)| {
+            let has_twin = self.doubled().any(|other| {
                 let apart =
                     known.since.max(other.since).saturating_duration_since(known.since.min(other.since));
                 other.peer == known.peer && other.direction != known.direction && apart <= SAME_MOMENT
             });
             assert!(known.superseded.is_none() || !is_kept, "{name} gives up the wrong one, {id}");
+            let is_last = !self.to(&known.peer).any(|info| !info.is_superseded);
+            assert!(known.superseded.is_none() || !is_last, "{name} gives up the last one, {id}");
             assert!(known.superseded.is_some() || is_kept || !has_twin, "{name} keeps two, {id}");
             let (Some(superseded), Some(unused)) = (known.superseded, known.unused) else { continue };
             let (least, most) = LINGER;
@@ -322,9 +324,9 @@ impl Step<'_> {
     }
 
     /// The connections to peers that there are several of.
-    fn doubled(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
-        let all = self.known.connections.iter().map(|(id, known)| (*id, known));
-        all.filter(|(_, known)| self.node.connections().of(&known.peer).len() > 1)
+    fn doubled(&self) -> impl Iterator<Item = &Connection> {
+        let all = self.known.connections.values();
+        all.filter(|known| self.node.connections().of(&known.peer).len() > 1)
     }
 
     /// One peer is dialled once, and several connections with it are not there for long.
@@ -332,7 +334,7 @@ impl Step<'_> {
         let now = self.w.now();
         let node = self.node;
         self.known.doubles.retain(|peer, _| node.connections().of(peer).len() > 1);
-        let doubled: BTreeSet<_> = self.doubled().map(|(_, known)| known.peer).collect();
+        let doubled: BTreeSet<_> = self.doubled().map(|known| known.peer).collect();
         for peer in doubled {
             let dialled = self.to(&peer).filter(|info| info.direction == Direction::Outbound).count();
             assert!(dialled <= 1, "{} has dialled {peer} twice", self.name());
