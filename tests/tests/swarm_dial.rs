@@ -313,6 +313,21 @@ fn b_below_the_wanted_number_known_peers_are_dialled_and_dead_ones_less_and_less
 }
 
 #[test]
+fn the_first_address_that_is_told_is_dialled_by_a_node_that_wants_peers() {
+    let mut w = World::new(73);
+    let a = w.host("A").configure(|config| config.swarm.auto_connect.peers = 1).start();
+    let [b, c] = ["B", "C"].map(|name| w.host(name).start());
+    for host in [b, c] {
+        let (peer, address) = (w[host].peer(), w[host].address());
+        w.command(a, |node, now| node.add_peer_addresses(now, peer, &[address], None));
+        w.run_for(secs(60));
+    }
+    assert_eq!((w.connections(a, b).len(), w.connections(a, c).len()), (1, 0), "one is enough");
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
 fn a_peer_to_be_kept_is_dialled_again_when_it_is_back() {
     let mut w = World::new(72);
     let (a, b) = (w.host("A").start(), w.host("B").start());

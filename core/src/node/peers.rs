@@ -47,7 +47,7 @@ impl Node {
     ) -> usize {
         let new = self.take_addresses(peer, addresses, source, record, ttl);
         if new > 0 {
-            self.auto_connect.discovered(self.now);
+            self.auto_connect.discovered(self.now, self.connections.peers());
         }
         new
     }

@@ -144,9 +144,9 @@ impl AutoConnect {
         self.look_at(now);
     }
 
-    /// Somebody new is known.
-    pub fn discovered(&mut self, now: Instant) {
-        if self.next_look.is_some() {
+    /// Somebody new is known while so many peers are connected.
+    pub fn discovered(&mut self, now: Instant, connected: usize) {
+        if connected < self.config.peers {
             self.look_at(now);
         }
     }

@@ -148,7 +148,7 @@ impl Machines {
         let now = self.now;
         let ttl = Some(Duration::from_secs(600));
         self.peerstore.add(now, peer, std::slice::from_ref(address), Source::Heard, ttl);
-        self.auto.discovered(now);
+        self.auto.discovered(now, 0);
         let chosen = self.auto.look(now, 0, |_| false, std::iter::once(peer));
         assert_eq!((chosen, self.backoff.peer(&peer, now)), (vec![peer], None), "nothing is known of it");
         let known = self.peerstore.addresses(now, &peer);
