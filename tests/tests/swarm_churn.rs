@@ -60,7 +60,7 @@ fn two_thousand_connections_of_whole_nodes_leave_nothing_behind() {
     whole_nodes(2_000);
 }
 
-/// `cargo test --release -p peerless-tests --test swarm_churn -- --ignored --nocapture`
+/// `cargo test --release -p peerless-tests --test swarm_churn -- --ignored --nocapture`: a minute of a processor.
 #[test]
 #[ignore = "takes minutes"]
 fn a_hundred_thousand_connections_of_whole_nodes_leave_nothing_behind() {
