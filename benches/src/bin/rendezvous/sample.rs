@@ -22,8 +22,19 @@ use crate::{
 const LOOPBACK: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const START_TIME: Duration = Duration::from_secs(20);
 /// All clients have one address; rust-libp2p's point counts neither requests nor addresses.
-const UNLIMITED: [&str; 7] =
-    ["--ephemeral", "--request-rate", "0", "--request-rate-per-ip", "0", "--max-registrations-per-ip", "0"];
+const UNLIMITED: [&str; 11] = [
+    "--ephemeral",
+    "--request-rate",
+    "0",
+    "--request-rate-per-ip",
+    "0",
+    "--max-registrations",
+    "0",
+    "--max-registrations-per-peer",
+    "0",
+    "--max-registrations-per-ip",
+    "0",
+];
 /// Registrations in a namespace, and in a page.
 const PAGE: usize = 100;
 
@@ -71,19 +82,26 @@ pub(crate) struct Contender {
     name: &'static str,
     program: PathBuf,
     flags: &'static [&'static str],
+    /// Most registrations of a peer.
+    most: usize,
 }
 
 impl Contender {
     /// Ours is the first.
     pub(crate) fn all(given: &Given) -> Result<[Self; 2], Failure> {
         Ok([
-            Self { name: "peerless", program: given.peerless()?, flags: &UNLIMITED },
-            Self { name: "rust-libp2p", program: given.rust_peer()?, flags: &[] },
+            Self { name: "peerless", program: given.peerless()?, flags: &UNLIMITED, most: usize::MAX },
+            Self { name: "rust-libp2p", program: given.rust_peer()?, flags: &[], most: 32 },
         ])
     }
 
     pub(crate) fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Whether each client may have so many registrations.
+    pub(crate) fn allows(&self, each: usize) -> bool {
+        each < self.most
     }
 
     /// Measures one life of a point, and the memory of another one, which answers no questions meanwhile.
@@ -139,7 +157,7 @@ fn costs(point: &Process, load: &mut Load, options: &Options, each: usize) -> Re
     let spread = |n: usize| (n * 7919) % clients;
     let renewals = (0..count).map(|n| {
         let client = spread(n);
-        (client, Request::Register(namespace(client / PAGE, n / clients % each)))
+        (client, Request::Register(namespace(client / PAGE, n * 613 % each)))
     });
     let questions = (0..count).map(|n| {
         let asked = namespace(n % groups, n / groups % each);
