@@ -92,7 +92,7 @@ fn a_small_crowd_for_five_minutes() {
 }
 
 /// `cargo test --release -p peerless-tests --test swarm_crowd -- --ignored --nocapture`: four minutes of a processor, and
-/// 0.75 GB.
+/// 0.8 GB.
 #[test]
 #[ignore = "takes minutes, even when optimised"]
 fn a_thousand_nodes_for_an_hour() {
