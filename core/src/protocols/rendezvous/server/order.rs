@@ -5,6 +5,8 @@ use smallvec::SmallVec;
 
 /// Most entries of a chunk.
 const CHUNK: usize = 128;
+/// How far from where it would be, if numbers were spread evenly, an entry is looked for first.
+const NEAR: usize = 8;
 /// The owner of an entry that has been removed, until its chunk is packed again.
 const GONE: u32 = u32::MAX;
 
@@ -31,6 +33,8 @@ pub(super) struct Entry {
 struct Chunk {
     /// The key of the first entry, be it alive or gone.
     first: (u64, u32),
+    /// The number of the last.
+    last: u64,
     /// Entries that are not gone.
     living: usize,
     entries: Vec<Entry>,
@@ -51,6 +55,7 @@ impl Order {
         match self.chunks.last_mut() {
             None => self.chunks.push(Chunk::of(vec![entry])),
             Some(last) if is_last && last.entries.len() < CHUNK => {
+                last.last = entry.number;
                 last.entries.push(entry);
                 last.living += 1;
             }
@@ -62,18 +67,19 @@ impl Order {
     fn insert_between(&mut self, entry: Entry) {
         let at = self.chunk_of(entry.key());
         let chunk = &mut self.chunks[at];
-        match chunk.entries.binary_search_by_key(&entry.key(), Entry::key) {
+        match chunk.search(entry.key()) {
             Ok(gone) => chunk.entries[gone] = entry,
             Err(place) => chunk.entries.insert(place, entry),
         }
-        chunk.first = chunk.entries[0].key();
+        chunk.first = chunk.first.min(entry.key());
+        chunk.last = chunk.last.max(entry.number);
         chunk.living += 1;
         if chunk.entries.len() > CHUNK {
             chunk.pack();
         }
         if chunk.entries.len() > CHUNK {
             let rest = chunk.entries.split_off(CHUNK / 2);
-            chunk.living = chunk.entries.len();
+            *chunk = Chunk::of(std::mem::take(&mut chunk.entries));
             self.chunks.insert(at + 1, Chunk::of(rest));
         }
     }
@@ -83,7 +89,7 @@ impl Order {
         let key = (number, slot);
         let at = self.chunk_of(key);
         let Some(chunk) = self.chunks.get_mut(at) else { return };
-        let Ok(place) = chunk.entries.binary_search_by_key(&key, Entry::key) else { return };
+        let Ok(place) = chunk.search(key) else { return };
         let entry = &mut chunk.entries[place];
         if entry.owner == GONE {
             return;
@@ -104,21 +110,19 @@ impl Order {
         let Some(before) = at.checked_sub(1) else { return };
         if self.chunks[before].entries.len() + self.chunks[at].entries.len() <= CHUNK {
             let chunk = self.chunks.remove(at);
-            self.chunks[before].living += chunk.living;
-            self.chunks[before].entries.extend(chunk.entries);
+            let before = &mut self.chunks[before];
+            before.last = chunk.last;
+            before.living += chunk.living;
+            before.entries.extend(chunk.entries);
         }
     }
 
     /// The entries with larger numbers than `after`, in order.
     pub(super) fn after(&self, after: u64) -> impl Iterator<Item = Entry> {
-        let from = match after < self.latest {
-            true => self.chunk_of((after, u32::MAX)),
-            false => self.chunks.len(),
-        };
-        let skipped = self
-            .chunks
-            .get(from)
-            .map_or(0, |chunk| chunk.entries.partition_point(|entry| entry.number <= after));
+        let end = (after, u32::MAX);
+        let from = if after < self.latest { self.chunk_of(end) } else { self.chunks.len() };
+        let skipped =
+            self.chunks.get(from).map_or(0, |chunk| chunk.search(end).unwrap_or_else(|place| place));
         let entries = self.chunks[from..].iter().flat_map(|chunk| &chunk.entries).skip(skipped);
         entries.filter(|entry| entry.owner != GONE).copied()
     }
@@ -136,15 +140,32 @@ impl Entry {
 }
 
 impl Chunk {
+    /// Of some entries that are alive.
     fn of(entries: Vec<Entry>) -> Self {
-        Self { first: entries[0].key(), living: entries.len(), entries }
+        let (first, last) = (entries[0].key(), entries[entries.len() - 1].number);
+        Self { first, last, living: entries.len(), entries }
+    }
+
+    /// Where the entry with this key is, or else where it would be. The place is guessed, because each other place that is
+    /// looked at is one that no cache has.
+    fn search(&self, key: (u64, u32)) -> Result<usize, usize> {
+        let (entries, end) = (&self.entries, self.entries.len());
+        let passed = u128::from(key.0.saturating_sub(self.first.0));
+        let span = u128::from((self.last - self.first.0).max(1));
+        let guess = (passed * end as u128 / span).min(end as u128) as usize;
+        let (low, high) = (guess.saturating_sub(NEAR), (guess + NEAR).min(end));
+        match entries[low..high].binary_search_by_key(&key, Entry::key) {
+            Ok(at) => Ok(low + at),
+            Err(at) if (at > 0 || low == 0) && (low + at < high || high == end) => Err(low + at),
+            Err(_) => entries.binary_search_by_key(&key, Entry::key),
+        }
     }
 
     /// Drops what is gone, and room that is not needed soon.
     fn pack(&mut self) {
         self.entries.retain(|entry| entry.owner != GONE);
-        if let Some(first) = self.entries.first() {
-            self.first = first.key();
+        if let (Some(first), Some(last)) = (self.entries.first(), self.entries.last()) {
+            (self.first, self.last) = (first.key(), last.number);
         }
         if self.entries.capacity() >= 4 * self.entries.len() {
             self.entries.shrink_to(2 * self.entries.len());
@@ -170,9 +191,9 @@ mod tests {
         assert!(held <= 2 * model.len(), "seed {seed}: {held} entries held for {}", model.len());
         assert!(room <= 8 * model.len(), "seed {seed}: room for {room} entries, {} there", model.len());
         for chunk in &order.chunks {
-            assert!(
-                chunk.living > 0 && chunk.entries.len() <= CHUNK && chunk.first == chunk.entries[0].key()
-            );
+            assert!(chunk.living > 0 && chunk.entries.len() <= CHUNK, "seed {seed}");
+            let ends = (chunk.entries[0].key(), chunk.entries[chunk.entries.len() - 1].number);
+            assert_eq!((chunk.first, chunk.last), ends, "seed {seed}");
         }
     }
 
@@ -193,7 +214,8 @@ mod tests {
                         latest = latest.max(number);
                     }
                     0..3 if model.len() < most => {
-                        latest += 1 + rng.below(3);
+                        // Mostly close together, and sometimes far apart.
+                        latest += if rng.below(100) == 0 { 1 << 40 } else { 1 + rng.below(3) };
                         model.insert(latest);
                         order.insert(entry(latest));
                     }
