@@ -11,6 +11,7 @@ use clap::{Parser, ValueEnum};
 use peerless_benches::programs::{Given, Programs};
 
 mod board;
+mod handshakes;
 mod memory;
 mod sections;
 mod stage;

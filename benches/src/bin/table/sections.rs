@@ -9,7 +9,7 @@ use crate::{
         Measure,
         Wanted::{Above, AtLeast, AtMost, Below},
     },
-    memory,
+    handshakes, memory,
     stage::{Bench, GO, PEERLESS, QUINN, RUST, Skip, number, numbers, run_for, socket_address, wait_for},
 };
 
@@ -33,6 +33,8 @@ pub(crate) enum Section {
     Latency,
     /// Opening circuits
     Open,
+    /// Connecting, and staying connected
+    Handshakes,
     /// What idle peers cost
     Memory,
     /// One stream of a direct connection
@@ -48,6 +50,7 @@ impl Section {
             Self::RustEnds => "One circuit between rust-libp2p's ends",
             Self::Latency => "Round trips of 64 bytes",
             Self::Open => "Opening circuits",
+            Self::Handshakes => "Connecting, and staying connected",
             Self::Memory => "Memory of idle peers",
             Self::Direct => "Direct connection, one stream",
             Self::Drivers => "Drivers: bytes sent there and back at once",
@@ -57,7 +60,7 @@ impl Section {
     /// Ours is the first.
     pub(crate) fn columns(self, bench: &Bench) -> Vec<&'static str> {
         let columns: &[_] = match self {
-            Self::Relay | Self::Latency | Self::Memory => &[PEERLESS, RUST, GO, QUINN],
+            Self::Relay | Self::Latency | Self::Handshakes | Self::Memory => &[PEERLESS, RUST, GO, QUINN],
             Self::RustEnds => &[PEERLESS, RUST, QUINN],
             Self::Open => &[PEERLESS, RUST, GO],
             Self::Direct => &[PEERLESS, QUINN],
@@ -71,7 +74,7 @@ impl Section {
     pub(crate) fn rounds(self, wanted: u64) -> u64 {
         match self {
             Self::Memory => 1,
-            Self::Open | Self::RustEnds => wanted.min(3),
+            Self::Open | Self::RustEnds | Self::Handshakes => wanted.min(3),
             _ => wanted,
         }
     }
@@ -100,6 +103,7 @@ impl Section {
                 measure("rate", "one after another, circuits/s", 0, &[]),
                 measure("slowest", "10 at once, the slowest, ms", 1, &[Below(20.0)]),
             ],
+            Self::Handshakes => handshakes::measures(),
             Self::Memory => peers.iter().flat_map(|peers| memory::measures(*peers)).collect(),
             Self::Direct => vec![
                 measure("upload", "up, MiB/s", 0, &[AtLeast(1.0, QUINN)]),
@@ -121,6 +125,7 @@ impl Section {
             Self::RustEnds => rust_ends(bench, column),
             Self::Latency => latency(bench, column),
             Self::Open => open(bench, column),
+            Self::Handshakes => handshakes::sample(bench, column),
             Self::Memory => memory::sample(bench, column, peers),
             Self::Direct => direct(bench, column),
             Self::Drivers if column == IN_MEMORY => in_memory(bench),
