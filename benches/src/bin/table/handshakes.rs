@@ -24,9 +24,9 @@ pub(crate) fn measures() -> Vec<Measure> {
     let handshake: &[Wanted] = &[AtMost(0.6, RUST)];
     let idle: &[Wanted] = &[AtMost(0.5, RUST)];
     let rows = [
-        ("cpu", "the listener's CPU each, ms", 2, handshake),
+        ("cpu", "the relay's CPU each, ms", 2, handshake),
         ("rate", "8 at a time, connections/s", 0, &[]),
-        ("idle", "the listener's CPU for an idle one, us/s", 1, idle),
+        ("idle", "the relay's CPU for an idle one, us/s", 1, idle),
     ];
     rows.map(|(key, label, digits, wanted)| Measure { key: key.into(), label: label.into(), digits, wanted })
         .into()
@@ -34,8 +34,8 @@ pub(crate) fn measures() -> Vec<Measure> {
 
 pub(crate) fn sample(bench: &Bench, column: &str) -> Result<Values, Skip> {
     let quinn = column == QUINN;
-    let (listener, address) =
-        if quinn { bench.quinn(&["hold", "127.0.0.1:0"])? } else { bench.listener(column)? };
+    let (relay, address) =
+        if quinn { bench.quinn(&["hold", "127.0.0.1:0"])? } else { bench.relay(column)? };
     // What comes with the first few is not counted.
     let mut few = Command::new(&bench.programs.crowd);
     few.args(["gather", &address, "--peers", "8", "--pause", "0.1", "--connect-only"]);
@@ -44,18 +44,18 @@ pub(crate) fn sample(bench: &Bench, column: &str) -> Result<Values, Skip> {
     let args =
         ["gather", &address, "--peers", PEERS, "--at-once", AT_ONCE, "--connect-only", "--pause", &pause];
     let work = || {
-        let before = listener.cpu_seconds()?;
+        let before = relay.cpu_seconds()?;
         let crowd = bench.crowd(&args)?;
         let seconds = number(&wait_for(&crowd, "connected")?, "seconds")?;
-        let cpu = listener.cpu_seconds()? - before;
+        let cpu = relay.cpu_seconds()? - before;
         thread::sleep(SETTLE);
-        let before = listener.cpu_seconds()?;
+        let before = relay.cpu_seconds()?;
         thread::sleep(IDLE);
-        let idle = listener.cpu_seconds()? - before;
+        let idle = relay.cpu_seconds()? - before;
         crowd.join()?;
         Ok([cpu, seconds, idle])
     };
-    let ([cpu, seconds, idle], _) = bench.watch(&[&listener], work)?;
+    let ([cpu, seconds, idle], _) = bench.watch(&[&relay], work)?;
     let peers: f64 = PEERS.parse().map_err(|_| "a number of peers that is none")?;
     Ok(vec![
         ("cpu".into(), cpu / peers * 1e3),
