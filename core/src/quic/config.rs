@@ -68,8 +68,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// With this stream window, and the connection window that goes with it. What all peers together may have under way
-    /// should fit the buffers of our sockets: what does not is lost, and who loses is chance.
+    /// With a stream window of so many bytes, and the connection window that goes with it (RFC 9000 section 4.1). What all
+    /// peers together may have under way should fit the buffers of our sockets: what does not is lost, and who loses is
+    /// chance.
     pub fn with_stream_window(self, bytes: u32) -> Self {
         let connection_window = bytes.saturating_mul(STREAMS_OF_WINDOW);
         Self { stream_window: bytes, connection_window, ..self }
