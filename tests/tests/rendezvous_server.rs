@@ -87,7 +87,8 @@ fn a_one_request_may_bring_both_signed_dialects_and_each_is_verified() {
     };
     let mut altered = signed("both", 1, Dialect::RoutingState);
     *altered.last_mut().unwrap() ^= 1;
-    for bad in [altered, signed("rust", 1, Dialect::RoutingState), vec![], vec![0; 1 << 20]] {
+    let same_dialect = signed("both", 0, Dialect::Standard);
+    for bad in [altered, same_dialect, signed("rust", 1, Dialect::RoutingState), vec![], vec![0; 1 << 20]] {
         let message = asking(1, bad);
         assert_ne!(status(&mut solo, both, &message), Status::Ok);
         assert_eq!(solo.behaviour.registrations(), 0, "all of it or nothing");
@@ -100,6 +101,8 @@ fn a_one_request_may_bring_both_signed_dialects_and_each_is_verified() {
         status(&mut solo, both, &asking(3, signed("both", 2, Dialect::RoutingState))),
         Status::InvalidSignedPeerRecord
     );
+    let same_dialect = asking(3, signed("both", 4, Dialect::Standard));
+    assert_eq!(status(&mut solo, both, &same_dialect), Status::InvalidSignedPeerRecord);
     let message = register("ns", signed("rust", 1, Dialect::RoutingState), None);
     assert_eq!(status(&mut solo, rust, &message), Status::Ok);
     for (connection, expected) in [

@@ -6,7 +6,7 @@ use crate::address::{AddrError, decode_multiaddr};
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::keys::{PeerIdError, decode_peer_id};
 use crate::peer_record::MAX_ADDRESSES;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
@@ -148,7 +148,7 @@ impl DiscoverResponse {
 #[derive(Clone, Debug)]
 pub struct Page {
     /// Room for what stands before the registrations, then the registrations.
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     len: usize,
 }
 
@@ -157,21 +157,22 @@ const PAGE_HEAD: usize = 2 + 1 + 10;
 
 impl Default for Page {
     fn default() -> Self {
-        Self { bytes: BytesMut::zeroed(PAGE_HEAD), len: 0 }
+        Self { bytes: vec![0; PAGE_HEAD], len: 0 }
     }
 }
 
 impl Page {
-    /// Adds a registration: [`Register`] with all its fields.
-    pub fn push(&mut self, ns: &str, record: &[u8], ttl: u64) {
-        let inner = field_len(ns.len()) + field_len(record.len()) + 1 + encoded_len_varint(ttl);
+    /// Adds a registration: [`Register`] with namespace, record (in pieces that follow each other) and time left.
+    pub fn push(&mut self, ns: &str, record: &[&[u8]], ttl: u64) {
+        let len = record.iter().map(|piece| piece.len()).sum();
+        let inner = field_len(ns.len()) + field_len(len) + 1 + encoded_len_varint(ttl);
         let out = &mut self.bytes;
         out.reserve(field_len(inner));
         put_key(1, inner, out);
         put_key(1, ns.len(), out);
         out.extend_from_slice(ns.as_bytes());
-        put_key(2, record.len(), out);
-        out.extend_from_slice(record);
+        put_key(2, len, out);
+        record.iter().for_each(|piece| out.extend_from_slice(piece));
         encode_key(3, WireType::Varint, out);
         encode_varint(ttl, out);
         self.len += 1;
@@ -201,14 +202,14 @@ impl Page {
         };
         let rest = rest.encode_to_vec();
         self.bytes.extend_from_slice(&rest);
-        let mut head = BytesMut::with_capacity(PAGE_HEAD);
+        let mut head = Vec::with_capacity(PAGE_HEAD);
         encode_key(1, WireType::Varint, &mut head);
         encode_varint(MessageType::DiscoverResponse as u64, &mut head);
         put_key(6, self.bytes.len() - PAGE_HEAD, &mut head);
         // It ends where the registrations begin.
-        let mut bytes = self.bytes.split_off(PAGE_HEAD - head.len());
-        bytes[..head.len()].copy_from_slice(&head);
-        bytes.freeze()
+        let begin = PAGE_HEAD - head.len();
+        self.bytes[begin..PAGE_HEAD].copy_from_slice(&head);
+        Bytes::from(self.bytes).slice(begin..)
     }
 }
 
@@ -217,7 +218,7 @@ fn field_len(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
 
-fn put_key(tag: u32, len: usize, out: &mut BytesMut) {
+fn put_key(tag: u32, len: usize, out: &mut Vec<u8>) {
     encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(len as u64, out);
 }

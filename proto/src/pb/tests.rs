@@ -214,7 +214,7 @@ proptest! {
         let mut page = rendezvous::Page::default();
         let mut registrations = Vec::new();
         for (ns, record, ttl) in many {
-            page.push(&ns, &record, ttl);
+            page.push(&ns, &[&record], ttl);
             registrations.push(rendezvous::Register { ns: Some(ns), signed_peer_record: Some(record), ttl: Some(ttl), other_record: None });
         }
         let size = page.size();

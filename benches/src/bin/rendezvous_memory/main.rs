@@ -118,7 +118,8 @@ impl Peer {
 fn measure(registrations: usize, operations: usize) -> Figures {
     let peers: Vec<Peer> = (0..registrations / PER_PEER).map(Peer::new).collect();
     let namespaces = (registrations / PER_NAMESPACE).max(PER_PEER);
-    let place = |n: usize, k: usize| format!("namespace {}", (n * PER_PEER + k) % namespaces);
+    let groups = shuffles(peers.len());
+    let place = |n: usize, k: usize| format!("namespace {k}.{}", groups[k][n] % (namespaces / PER_PEER));
     let limits = Limits::unlimited();
     let mut point = Bare::new(Server::new(Config { limits, ..Config::default() }));
     let host: Multiaddr = "/ip4/198.51.100.1/udp/1/quic-v1".parse().unwrap();
@@ -177,6 +178,19 @@ fn measure(registrations: usize, operations: usize) -> Figures {
         page,
         poll,
     }
+}
+
+/// Numbers of the peers in another order for each of their namespaces: who meets whom in one is as in no other.
+fn shuffles(peers: usize) -> Vec<Vec<usize>> {
+    let mut rng = Rng::new([2; 32]);
+    let shuffle = |_| {
+        let mut numbers: Vec<usize> = (0..peers).collect();
+        for left in (1..peers).rev() {
+            numbers.swap(left, rng.below(left as u64 + 1) as usize);
+        }
+        numbers
+    };
+    (0..PER_PEER).map(shuffle).collect()
 }
 
 /// Leaves a hole in the heap for answers, below what is returned: else the allocator of the C library gives memory back to

@@ -12,12 +12,14 @@
 //! Else the name that identify told for its library decides; else it is taken to read the specification's, and if there is
 //! none of these for it, what those have registered with whom it asks for.
 
+mod card;
 mod config;
 mod cookie;
 mod dialect;
 mod journal;
 mod load;
 mod order;
+mod owners;
 mod refusal;
 mod requests;
 mod rows;

@@ -4,8 +4,6 @@
 //! out of its answers: clients of rust-libp2p give up on a whole answer when they meet a record of another kind. An
 //! unsigned record can be made of a signed one, never the reverse.
 
-use std::borrow::Cow;
-
 use libp2p_identity::PeerId;
 use peerless_proto::{
     pb::{
@@ -14,7 +12,6 @@ use peerless_proto::{
     },
     peer_record::{self, PeerRecord},
 };
-use smallvec::SmallVec;
 
 use super::refusal::Refusal;
 
@@ -54,15 +51,6 @@ pub(super) enum Reads {
     Only(Dialect),
 }
 
-/// The newest record of each kind that a peer has given.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Records {
-    /// One of a kind, in the order of kinds; hardly any peer gives more than one.
-    kept: SmallVec<[Record; 1]>,
-    /// The kind given last.
-    last: Option<Dialect>,
-}
-
 /// A record as it was received. An unsigned one is written anew, without what is no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
@@ -70,73 +58,6 @@ pub(super) struct Record {
     /// Of two signed records the one with the larger number is the newer; 0 in an unsigned one.
     pub(super) seq: u64,
     pub(super) bytes: Box<[u8]>,
-}
-
-impl Records {
-    /// The kind of the record given last.
-    pub(super) fn dialect(&self) -> Option<Dialect> {
-        self.last
-    }
-
-    /// All records, the one given last at the end.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Record> {
-        let last = |record: &&Record| Some(record.dialect) == self.last;
-        self.kept.iter().filter(move |record| !last(record)).chain(self.kept.iter().filter(last))
-    }
-
-    /// The bytes of one of the records.
-    pub(super) fn first(&self) -> Option<&[u8]> {
-        self.kept.first().map(|record| &*record.bytes)
-    }
-
-    /// Whether exactly these bytes were given last.
-    pub(super) fn is_last(&self, bytes: &[u8]) -> bool {
-        self.last.and_then(|dialect| self.of(dialect)).is_some_and(|record| *record.bytes == *bytes)
-    }
-
-    /// Takes a record over, unless it is older than the one there is.
-    pub(super) fn accepts(&self, record: &Record) -> bool {
-        self.of(record.dialect).is_none_or(|kept| kept.seq <= record.seq)
-    }
-
-    /// Whether exactly these bytes are kept.
-    pub(super) fn has(&self, bytes: &[u8]) -> bool {
-        self.kept.iter().any(|record| *record.bytes == *bytes)
-    }
-
-    /// Keeps a record as the one given last; says whether anything changed.
-    pub(super) fn put(&mut self, record: Record) -> bool {
-        let last = self.last.replace(record.dialect);
-        let is_other = last != self.last;
-        self.put_beside(record) || is_other
-    }
-
-    /// Keeps a record that was given beside another; says whether anything changed.
-    pub(super) fn put_beside(&mut self, record: Record) -> bool {
-        let changed = self.of(record.dialect) != Some(&record);
-        match self.kept.binary_search_by_key(&record.dialect, |kept| kept.dialect) {
-            Ok(at) => self.kept[at] = record,
-            Err(at) => self.kept.insert(at, record),
-        }
-        changed
-    }
-
-    fn of(&self, dialect: Dialect) -> Option<&Record> {
-        self.kept.iter().find(|record| record.dialect == dialect)
-    }
-
-    /// What a client is given that reads `reads`; `None` if it can read nothing of this.
-    pub(super) fn for_reader(&self, peer: &[u8], reads: Reads) -> Option<Cow<'_, [u8]>> {
-        let kept = |dialect: Dialect| self.of(dialect).map(|record| &*record.bytes);
-        match reads {
-            Reads::Any => Dialect::ALL.into_iter().find_map(kept).map(Cow::Borrowed),
-            Reads::Only(Dialect::PeerInfo) => {
-                let given = kept(Dialect::PeerInfo).map(Cow::Borrowed);
-                given.or_else(|| unsigned(peer, self.iter().last()?).map(Cow::Owned))
-            }
-            Reads::Only(dialect) => kept(dialect).map(Cow::Borrowed),
-        }
-    }
 }
 
 /// Reads and verifies what `sender` gave as its record.
@@ -171,9 +92,9 @@ pub(super) fn verify(bytes: &[u8], sender: PeerId, accept_unsigned: bool) -> Res
     }
 }
 
-/// The unsigned form of a record that was verified when it came.
-fn unsigned(peer: &[u8], record: &Record) -> Option<Vec<u8>> {
-    let addrs = signed_addresses(&record.bytes)?;
+/// The unsigned form of a record of `peer` that was verified when it came.
+pub(super) fn unsigned(peer: &[u8], record: &[u8]) -> Option<Vec<u8>> {
+    let addrs = signed_addresses(record)?;
     Some(PeerInfo { id: Some(peer.to_vec()), addrs }.encode_to_vec())
 }
 

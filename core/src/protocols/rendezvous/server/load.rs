@@ -96,7 +96,9 @@ impl Loading {
             Some(Row::Owner { peer, host, records }) if libp2p_identity::PeerId::from_bytes(peer).is_ok() => {
                 let owner = self.table.add_owner(peer);
                 self.table.move_owner(owner, host);
-                *self.table.records_mut(owner) = records;
+                for record in records {
+                    self.table.put_record(owner, &record);
+                }
             }
             Some(Row::Registration { peer, namespace, created, refreshed, expires }) => {
                 // If the wall clock was set back meanwhile, it lasts no longer than it may.

@@ -15,8 +15,9 @@ use super::{
     super::{MAX_MESSAGE, MAX_NAMESPACE, Status},
     Client, Config, Event, MAX_UNSENT, Phase, Point, Request, Server,
     cookie::Position,
-    dialect::{self, Dialect, Reads, Record, Records},
+    dialect::{self, Dialect, Reads, Record},
     journal::Waiting,
+    owners::Owner,
     refusal::Refusal,
     rows,
     table::{Ended, Step, Table},
@@ -107,7 +108,7 @@ impl Server {
         let there = table.namespace(&namespace);
         let refreshed = known.zip(there).is_some_and(|(owner, there)| table.find(owner, there).is_some());
         if !refreshed {
-            let of_peer = known.map_or(0, |owner| table.owner_at(owner).registrations);
+            let of_peer = known.map_or(0, |owner| table.owner_at(owner).registrations());
             let in_namespace = there.map_or(0, |there| table.in_namespace(there));
             let counts = [
                 (table.len(), limits.max_registrations, Refusal::Full),
@@ -119,26 +120,29 @@ impl Server {
             }
         }
         let host = host_for(table, limits.max_per_ip, known, client.host, refreshed)?;
-        let kept = known.map(|owner| &table.owner_at(owner).records);
+        let kept = known.map(|owner| table.owner_at(owner));
         let take = |bytes: &[u8]| take_record(bytes, kept, client.peer, &self.config);
-        let is_same = kept.is_some_and(|kept| kept.is_last(&bytes));
-        let record = if is_same { None } else { Some(take(&bytes)?) };
-        let other = request.other_record.filter(|other| kept.is_none_or(|kept| !kept.has(other)));
+        let last = kept.filter(|kept| kept.gave_last(&bytes)).and_then(Owner::dialect);
+        let record = if last.is_some() { None } else { Some(take(&bytes)?) };
+        let other = request.other_record.filter(|other| !kept.is_some_and(|kept| kept.gave_beside(other)));
         let other = other.map(|other| take(&other)).transpose()?;
+        if other.as_ref().map(|other| other.dialect) == last.or(record.as_ref().map(|record| record.dialect))
+        {
+            return Err(Refusal::Record);
+        }
         // Nothing refuses it any more.
         let owner = table.add_owner(&peer);
-        let moved = table.owner_at(owner).host != host;
+        let moved = table.owner_at(owner).host() != host;
         if moved {
             table.move_owner(owner, host);
         }
-        let records = table.records_mut(owner);
-        let mut changed = other.is_some_and(|other| records.put_beside(other));
-        changed |= record.is_some_and(|record| records.put(record));
+        let mut changed = record.is_some_and(|record| table.put_record(owner, &record));
+        changed |= other.is_some_and(|other| table.put_beside(owner, other));
         let (slot, _) = table.register(owner, &namespace, cx.now() + ttl);
         if moved || changed || journal.has_gaps {
             journal.write(rows::put_owner(table.owner_at(owner)));
         }
-        if let Some(dialect) = table.owner_at(owner).records.dialect() {
+        if let Some(dialect) = table.owner_at(owner).dialect() {
             self.dialects.insert(client.connection, dialect);
         }
         let Some(registration) = table.get(slot) else { return Err(Refusal::OutOfService) };
@@ -270,7 +274,7 @@ impl Server {
         }
         let given = self.point().and_then(|point| {
             let owner = point.table.owner(&client.peer.to_bytes())?;
-            point.table.owner_at(owner).records.dialect()
+            point.table.owner_at(owner).dialect()
         });
         given.or_else(|| self.dialects.get(&client.connection).copied()).map(Reads::Only)
     }
@@ -346,26 +350,26 @@ impl Point {
         let table = &self.table;
         let mut found = Found { page: Page::default(), position, left_out: 0, left_out_first: None };
         for step in table.read(namespace, position, limit) {
-            let (slot, next) = match step {
+            let (entry, next) = match step {
                 Step::End(end) => {
                     found.position = end;
                     break;
                 }
                 Step::Next(..) if found.page.len() >= limit || found.left_out >= MAX_PASSED_OVER => break,
-                Step::Next(slot, next) => (slot, next),
+                Step::Next(entry, next) => (entry, next),
             };
-            let Some(registration) = table.get(slot) else { continue };
-            let owner = table.owner_at(registration.owner);
-            if let Some(record) = owner.records.for_reader(owner.peer_bytes(), reads) {
-                let name = table.name(registration.namespace);
-                if found.page.size() + record.len() + name.len() + 2 * ANSWER_SPARE > MAX_MESSAGE {
+            let owner = table.owner_at(entry.owner);
+            if let Some(given) = owner.for_reader(reads) {
+                let (record, name) = (given.pieces(), namespace.unwrap_or_else(|| table.name_at(entry.slot)));
+                let len = record.iter().map(|piece| piece.len()).sum::<usize>();
+                if found.page.size() + len + name.len() + 2 * ANSWER_SPARE > MAX_MESSAGE {
                     break;
                 }
-                let left = registration.expires.saturating_duration_since(now);
+                let left = table.expires(entry.slot).saturating_duration_since(now);
                 found.page.push(name, &record, seconds(left));
             } else {
                 found.left_out += 1;
-                found.left_out_first = found.left_out_first.or(owner.records.dialect());
+                found.left_out_first = found.left_out_first.or(owner.dialect());
             }
             found.position = next;
         }
@@ -396,7 +400,7 @@ impl Point {
 /// A peer's record, if it is good and not older than what is kept.
 fn take_record(
     bytes: &[u8],
-    kept: Option<&Records>,
+    kept: Option<Owner<'_>>,
     peer: PeerId,
     config: &Config,
 ) -> Result<Record, Refusal> {
@@ -420,7 +424,7 @@ fn host_for(
     refreshed: bool,
 ) -> Result<Option<Place>, Refusal> {
     let (old, count) =
-        owner.map_or((None, 0), |at| (table.owner_at(at).host, table.owner_at(at).registrations));
+        owner.map_or((None, 0), |at| (table.owner_at(at).host(), table.owner_at(at).registrations()));
     let added = usize::from(!refreshed) + if old == host { 0 } else { count };
     let has_room = max == 0 || added == 0 || host.is_none_or(|host| table.at_host(host) + added <= max);
     match has_room {

@@ -9,8 +9,8 @@ use std::{
 use bytes::{BufMut as _, Bytes};
 
 use super::{
-    dialect::{Dialect, Record, Records},
-    table::Owner,
+    dialect::{Dialect, Record},
+    owners::Owner,
 };
 use crate::{protocols::relay::limits::Place, storage::Write, time::UnixTime};
 
@@ -27,7 +27,7 @@ pub(super) struct Meta {
 #[derive(Debug)]
 pub(super) enum Row<'a> {
     Meta(Meta),
-    Owner { peer: &'a [u8], host: Option<Place>, records: Records },
+    Owner { peer: &'a [u8], host: Option<Place>, records: Vec<Record> },
     Registration { peer: &'a [u8], namespace: &'a str, created: u64, refreshed: u64, expires: UnixTime },
 }
 
@@ -43,9 +43,9 @@ impl<'a> Row<'a> {
             META => Some(Self::Meta(Meta { epoch: *take(&mut value)?, reserved: take_u64(&mut value)? })),
             OWNER => {
                 let host = take_host(&mut value)?;
-                let mut records = Records::default();
+                let mut records = Vec::new();
                 while !value.is_empty() {
-                    records.put(take_record(&mut value)?);
+                    records.push(take_record(&mut value)?);
                 }
                 Some(Self::Owner { peer: key, host, records })
             }
@@ -70,10 +70,9 @@ pub(super) fn put_meta(meta: Meta) -> Write {
     Write::Put { key: Bytes::from_static(&[META]), value: value.into() }
 }
 
-pub(super) fn put_owner(owner: &Owner) -> Write {
-    let size = owner.records.iter().map(|record| 13 + record.bytes.len()).sum::<usize>();
-    let mut value = Vec::with_capacity(17 + size);
-    match owner.host {
+pub(super) fn put_owner(owner: Owner<'_>) -> Write {
+    let mut value = Vec::new();
+    match owner.host() {
         Some(Place::Ip(IpAddr::V4(ip))) => {
             value.put_u8(4);
             value.put_slice(&ip.octets());
@@ -84,13 +83,13 @@ pub(super) fn put_owner(owner: &Owner) -> Write {
         }
         _ => value.put_u8(0),
     }
-    for record in owner.records.iter() {
+    for record in owner.records() {
         value.put_u8(record.dialect as u8);
         value.put_u64(record.seq);
         value.put_u32(record.bytes.len() as u32);
         value.put_slice(&record.bytes);
     }
-    Write::Put { key: owner_key(owner.peer_bytes()), value: value.into() }
+    Write::Put { key: owner_key(owner.peer()), value: value.into() }
 }
 
 pub(super) fn delete_owner(peer: &[u8]) -> Write {

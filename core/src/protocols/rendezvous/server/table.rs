@@ -15,8 +15,9 @@ use smallvec::SmallVec;
 
 use super::{
     cookie::Position,
-    dialect::Records,
+    dialect::Record,
     order::{Entry, Order},
+    owners::{Owner, Owners},
 };
 use crate::{
     protocols::relay::limits::Place,
@@ -26,9 +27,6 @@ use crate::{
 
 /// Registrations read together.
 const FETCHED: usize = 32;
-
-/// What a processor fetches at once, in bytes.
-const CACHE_LINE: usize = 64;
 
 /// A registration's slot. It may be taken by another after the registration has ended.
 pub(super) type Slot = u32;
@@ -41,9 +39,10 @@ pub(super) type PeerBytes = SmallVec<[u8; 40]>;
 pub(super) struct Table {
     keys: HashKeys,
     registrations: Slab<Registration>,
+    /// Until when each lasts, in the same places: what pages read of registrations.
+    expires: Vec<Instant>,
     by_pair: HashTable<Slot>,
-    owners: Slab<Owner>,
-    owners_by_peer: HashTable<u32>,
+    owners: Owners,
     namespaces: Slab<Namespace>,
     namespaces_by_name: HashTable<u32>,
     all: Orders,
@@ -63,26 +62,8 @@ pub(super) struct Registration {
     pub(super) created: u64,
     /// Its number when it was last refreshed.
     pub(super) refreshed: u64,
-    pub(super) expires: Instant,
     /// Its timer, which is not armed anew before it is due: most registrations are refreshed long before.
     timer: Instant,
-}
-
-/// A peer that is registered somewhere.
-#[derive(Debug)]
-pub(super) struct Owner {
-    peer: PeerBytes,
-    pub(super) records: Records,
-    /// Where it is counted: from where it last registered, or before that if there was no room.
-    pub(super) host: Option<Place>,
-    pub(super) registrations: usize,
-}
-
-impl Owner {
-    /// The binary PeerId.
-    pub(super) fn peer_bytes(&self) -> &[u8] {
-        &self.peer
-    }
 }
 
 #[derive(Debug)]
@@ -118,7 +99,7 @@ impl Ended {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// This one is next, and then the reading stands here.
-    Next(Slot, Position),
+    Next(Entry, Position),
     /// There is no more for now, and the next reading starts here.
     End(Position),
 }
@@ -128,9 +109,9 @@ impl Table {
         Self {
             keys,
             registrations: Slab::new(),
+            expires: Vec::new(),
             by_pair: HashTable::new(),
-            owners: Slab::new(),
-            owners_by_peer: HashTable::new(),
+            owners: Owners::new(keys),
             namespaces: Slab::new(),
             namespaces_by_name: HashTable::new(),
             all: Orders::default(),
@@ -170,17 +151,12 @@ impl Table {
 
     /// The peer's number, while it is registered somewhere.
     pub(super) fn owner(&self, peer: &[u8]) -> Option<u32> {
-        self.owners_by_peer.find(self.hash(peer), |at| *self.owners[*at as usize].peer == *peer).copied()
+        self.owners.find(peer)
     }
 
     /// The peer with this number.
-    pub(super) fn owner_at(&self, owner: u32) -> &Owner {
-        &self.owners[owner as usize]
-    }
-
-    /// The records of the peer with this number.
-    pub(super) fn records_mut(&mut self, owner: u32) -> &mut Records {
-        &mut self.owners[owner as usize].records
+    pub(super) fn owner_at(&self, owner: u32) -> Owner<'_> {
+        self.owners.get(owner)
     }
 
     /// The namespace's number, while somebody is registered in it.
@@ -189,9 +165,9 @@ impl Table {
         self.namespaces_by_name.find(hash, |at| *self.namespaces[*at as usize].name == *name).copied()
     }
 
-    /// The name of the namespace with this number.
-    pub(super) fn name(&self, namespace: u32) -> &str {
-        &self.namespaces[namespace as usize].name
+    /// The name of the namespace of the registration in a slot.
+    pub(super) fn name_at(&self, slot: Slot) -> &str {
+        &self.namespaces[self.registrations[slot as usize].namespace as usize].name
     }
 
     /// Registrations in the namespace with this number.
@@ -218,53 +194,43 @@ impl Table {
         self.registrations.get(slot as usize)
     }
 
-    // Changes.
-
-    /// Makes room for a peer, with no registrations yet. If none follows, [`forget`](Self::forget) it.
-    pub(super) fn add_owner(&mut self, peer: &[u8]) -> u32 {
-        if let Some(owner) = self.owner(peer) {
-            return owner;
-        }
-        let hash = self.hash(peer);
-        let owner = Owner {
-            peer: PeerBytes::from_slice(peer),
-            records: Records::default(),
-            host: None,
-            registrations: 0,
-        };
-        let at = self.owners.insert(owner) as u32;
-        let Self { owners, owners_by_peer, keys, .. } = self;
-        owners_by_peer.insert_unique(hash, at, |at| keys.hash_one(&*owners[*at as usize].peer));
-        at
+    /// When the registration in a slot ends.
+    pub(super) fn expires(&self, slot: Slot) -> Instant {
+        self.expires[slot as usize]
     }
 
-    /// Drops a peer that is registered nowhere.
-    pub(super) fn forget(&mut self, owner: u32) {
-        if self.owners.get(owner as usize).is_some_and(|owner| owner.registrations == 0) {
-            let hash = self.hash(&*self.owners[owner as usize].peer);
-            if let Ok(entry) = self.owners_by_peer.find_entry(hash, |at| *at == owner) {
-                entry.remove();
-            }
-            self.owners.remove(owner as usize);
-        }
+    // Changes.
+
+    /// Makes room for a peer, with no registrations yet. If none follows, [`forget_idle`](Self::forget_idle).
+    pub(super) fn add_owner(&mut self, peer: &[u8]) -> u32 {
+        self.owners.add(peer)
     }
 
     /// Drops all peers that are registered nowhere, and names them.
     pub(super) fn forget_idle(&mut self) -> Vec<PeerBytes> {
-        let idle = self.owners.iter().filter(|(_, owner)| owner.registrations == 0);
-        let idle: Vec<_> = idle.map(|(at, owner)| (at as u32, owner.peer.clone())).collect();
-        idle.into_iter()
-            .map(|(at, peer)| {
-                self.forget(at);
-                peer
-            })
-            .collect()
+        let idle = self.owners.idle().into_iter();
+        idle.map(|owner| {
+            let peer = self.owners.get(owner).peer().into();
+            self.owners.forget(owner);
+            peer
+        })
+        .collect()
+    }
+
+    /// Keeps a record as the one that its peer gave last; says whether anything changed.
+    pub(super) fn put_record(&mut self, owner: u32, record: &Record) -> bool {
+        self.owners.put(owner, record)
+    }
+
+    /// Keeps a record that was given beside the last, which is of another kind; says whether anything changed.
+    pub(super) fn put_beside(&mut self, owner: u32, record: Record) -> bool {
+        self.owners.put_beside(owner, record)
     }
 
     /// Counts all registrations of a peer somewhere else from now on.
     pub(super) fn move_owner(&mut self, owner: u32, host: Option<Place>) {
-        let count = self.owners[owner as usize].registrations;
-        let old = std::mem::replace(&mut self.owners[owner as usize].host, host);
+        let account = self.owners.account(owner);
+        let (count, old) = (account.registrations, std::mem::replace(&mut account.host, host));
         self.uncount(old, count);
         self.count(host, count);
     }
@@ -279,7 +245,7 @@ impl Table {
         self.latest = number;
         let registration = &mut self.registrations[slot as usize];
         let old = std::mem::replace(&mut registration.refreshed, number);
-        registration.expires = expires;
+        self.expires[slot as usize] = expires;
         if expires < registration.timer {
             self.expiry.clear(registration.timer, slot);
             registration.timer = expires;
@@ -303,8 +269,12 @@ impl Table {
     ) -> Slot {
         self.skip_to(created.max(refreshed));
         let namespace = self.add_namespace(namespace);
-        let registration = Registration { owner, namespace, created, refreshed, expires, timer: expires };
+        let registration = Registration { owner, namespace, created, refreshed, timer: expires };
         let slot = self.registrations.insert(registration) as Slot;
+        match self.expires.get_mut(slot as usize) {
+            Some(place) => *place = expires,
+            None => self.expires.push(expires),
+        }
         let hash = self.hash((owner, namespace));
         let Self { registrations, by_pair, keys, .. } = self;
         by_pair.insert_unique(hash, slot, |at| {
@@ -316,8 +286,9 @@ impl Table {
             orders.by_refreshed.insert(Entry { number: refreshed, slot, owner });
         }
         self.expiry.set(expires, slot);
-        self.owners[owner as usize].registrations += 1;
-        let host = self.owners[owner as usize].host;
+        let account = self.owners.account(owner);
+        account.registrations += 1;
+        let host = account.host;
         self.count(host, 1);
         slot
     }
@@ -335,12 +306,13 @@ impl Table {
             orders.by_refreshed.remove(refreshed, slot);
         }
         self.expiry.clear(timer, slot);
-        let keeper = &mut self.owners[owner as usize];
-        keeper.registrations -= 1;
-        let (peer, host, last) = (keeper.peer.clone(), keeper.host, keeper.registrations == 0);
+        let account = self.owners.account(owner);
+        account.registrations -= 1;
+        let (host, last) = (account.host, account.registrations == 0);
+        let peer = self.owners.get(owner).peer().into();
         self.uncount(host, 1);
         if last {
-            self.forget(owner);
+            self.owners.forget(owner);
         }
         let name = self.namespaces[namespace as usize].name.clone();
         if self.in_namespace(namespace) == 0 {
@@ -358,8 +330,8 @@ impl Table {
         loop {
             let (_, slot) = self.expiry.pop_due(now)?;
             match self.registrations.get_mut(slot as usize) {
-                Some(registration) if registration.expires > now => {
-                    registration.timer = registration.expires;
+                Some(registration) if self.expires[slot as usize] > now => {
+                    registration.timer = self.expires[slot as usize];
                     self.expiry.set(registration.timer, slot);
                 }
                 _ => return self.remove(slot),
@@ -402,12 +374,12 @@ impl Table {
             Position::Following { .. } => Position::Following { after: number },
         };
         self.fetched(order.after(after).take_while(move |entry| entry.number <= last), wanted)
-            .map(move |entry| Step::Next(entry.slot, at(entry.number)))
+            .map(move |entry| Step::Next(entry, at(entry.number)))
             .chain([Step::End(Position::Following { after: end })])
     }
 
     /// The same entries, a few at a time until there are `wanted`, with what they lead to brought into the processor's
-    /// caches together: registrations that follow each other in an order lie anywhere in memory.
+    /// caches together: what follows each other in an order lies anywhere in memory.
     fn fetched(
         &self,
         mut entries: impl Iterator<Item = Entry>,
@@ -425,14 +397,13 @@ impl Table {
     }
 
     fn touch(&self, entries: &[Entry]) {
-        let mut records: SmallVec<[&[u8]; FETCHED]> = SmallVec::new();
+        let card = |entry: &Entry| self.owners.get(entry.owner).card();
         let mut sum = 0;
         for entry in entries {
-            sum ^= self.registrations[entry.slot as usize].expires.as_nanos();
-            records.extend(self.owners[entry.owner as usize].records.first());
+            sum ^= self.expires(entry.slot).as_nanos() ^ u64::from(card(entry).touch());
         }
-        for record in records {
-            sum = record.iter().step_by(CACHE_LINE).fold(sum, |sum, byte| sum ^ u64::from(*byte));
+        for entry in entries {
+            sum ^= u64::from(card(entry).touch_overflow());
         }
         std::hint::black_box(sum);
     }
