@@ -83,6 +83,29 @@ fn a_above_the_high_water_mark_the_least_valuable_go_until_the_low_one_is_reache
     w.assert_empty();
 }
 
+/// A peer is as old as the oldest of its connections: another connection does not make it a new peer.
+#[test]
+fn a_new_connection_does_not_renew_the_grace_of_its_peer() {
+    let mut w = World::new(1);
+    let b = w.host("B").configure(watched).start();
+    let crowd: Vec<_> = (0..HIGH - 1).map(|n| w.host(format!("{n}")).start()).collect();
+    for host in &crowd {
+        w.dial(*host, b);
+        let peer = w[*host].peer();
+        protect(&mut w, b, peer, tags::BOOTSTRAP);
+    }
+    let old = w.host("old").start();
+    w.dial(old, b);
+    w.run_for(secs(30));
+    let address = w[b].address();
+    w.start_own_dial(old, &address);
+    w.run_for(secs(1));
+    assert_eq!(pruned(&w, b), [w[old].peer(); 2], "both of its connections");
+    assert_eq!(w.node(b).connections().len(), HIGH - 1);
+    w.shutdown();
+    w.assert_empty();
+}
+
 /// The letter (a): the allow list spares a peer by where it really is, as long as it stands there.
 #[test]
 fn a_whom_the_allow_list_names_stays_until_it_does_so_no_more() {
