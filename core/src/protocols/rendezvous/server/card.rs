@@ -18,7 +18,7 @@ pub(super) struct Card {
     dialect: Option<Dialect>,
     /// The length of the PeerId.
     peer: u8,
-    /// Where in the record the key was, if it was cut out; else 0.
+    /// Where in the record the key was, if it was cut out; else 0, where it is left in.
     key: u8,
     /// Where the PeerId was, likewise.
     id: u8,
@@ -116,11 +116,12 @@ impl Card {
     }
 }
 
+/// Reads a byte of each cache line of these.
 fn lines(bytes: &[u8]) -> u8 {
     bytes.iter().step_by(CACHE_LINE).fold(0, |sum, byte| sum ^ byte)
 }
 
-/// Where a name stands first, unless that is at the very beginning or far behind.
+/// Where a name stands first in no more than [`ROOM`] bytes.
 fn find(bytes: &[u8], name: &[u8]) -> Option<u8> {
     bytes.windows(name.len().max(1)).position(|window| window == name).map(|at| at as u8)
 }
