@@ -6,7 +6,7 @@
 
 use std::{error::Error, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser, error::ErrorKind};
 use peerless_benches::{programs::Given, summary::Summary};
 use serde_json::json;
 
@@ -29,6 +29,9 @@ struct Options {
     /// Registrations of each client when there are many; rust-libp2p's point allows 32, and is left out above
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=1000))]
     each: u16,
+    /// Registrations in a namespace, and in a page; not more than clients
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    page: u16,
     /// Requests of each kind that are measured
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     requests: u32,
@@ -46,7 +49,13 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    if options.page > options.clients {
+        let what =
+            "--page must not be above --clients: a page is one registration of each client in a namespace";
+        Options::command().error(ErrorKind::ValueValidation, what).exit();
+    }
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rendezvous: {error}");

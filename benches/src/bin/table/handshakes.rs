@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Peers, each with an identity of its own, so that no session is resumed.
-const PEERS: &str = "1000";
+const PEERS: u32 = 1000;
 /// How many connect at the same time.
 const AT_ONCE: &str = "8";
 /// How long they sit there: two of our keep-alives, six of rust-libp2p's.
@@ -40,9 +40,9 @@ pub(crate) fn sample(bench: &Bench, column: &str) -> Result<Values, Skip> {
     let mut few = Command::new(&bench.programs.crowd);
     few.args(["gather", &address, "--peers", "8", "--pause", "0.1", "--connect-only"]);
     run_for("connected", &mut few)?;
-    let pause = (SETTLE + IDLE + SETTLE).as_secs().to_string();
+    let (peers, pause) = (PEERS.to_string(), (SETTLE + IDLE + SETTLE).as_secs().to_string());
     let args =
-        ["gather", &address, "--peers", PEERS, "--at-once", AT_ONCE, "--connect-only", "--pause", &pause];
+        ["gather", &address, "--peers", &peers, "--at-once", AT_ONCE, "--connect-only", "--pause", &pause];
     let work = || {
         let before = relay.cpu_seconds()?;
         let crowd = bench.crowd(&args)?;
@@ -56,7 +56,7 @@ pub(crate) fn sample(bench: &Bench, column: &str) -> Result<Values, Skip> {
         Ok([cpu, seconds, idle])
     };
     let ([cpu, seconds, idle], _) = bench.watch(&[&relay], work)?;
-    let peers: f64 = PEERS.parse().map_err(|_| "a number of peers that is none")?;
+    let peers = f64::from(PEERS);
     Ok(vec![
         ("cpu".into(), cpu / peers * 1e3),
         ("rate".into(), peers / seconds),
