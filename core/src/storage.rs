@@ -31,6 +31,12 @@ pub enum Write {
 }
 
 impl Write {
+    /// Which row it is about.
+    pub fn key(&self) -> &Bytes {
+        let (Self::Put { key, .. } | Self::Delete { key }) = self;
+        key
+    }
+
     /// Bytes of the key and the value.
     pub fn size(&self) -> usize {
         match self {

@@ -30,6 +30,8 @@ mod point;
 use point::*;
 
 const TICK: Duration = Duration::from_nanos(1);
+/// How long a store that failed is left alone.
+const REST: Duration = Duration::from_secs(1);
 
 /// Registers and says how that ended.
 fn status(solo: &mut Solo<Server>, connection: ConnectionId, message: &Message) -> Status {
@@ -668,6 +670,7 @@ fn g_what_could_not_be_stored_is_refused_and_not_there() {
         solo.store_answers(failed());
         assert_eq!(registered(take(&mut solo, stream)), (Status::Unavailable, None));
         solo.finish(stream);
+        solo.advance(REST);
         while solo.storing() > 0 {
             solo.store_answers(Ok(()));
         }
@@ -700,6 +703,114 @@ fn g_requests_wait_while_the_store_is_read_and_are_refused_if_it_cannot_be() {
         let found = find(&mut solo, a, Some("ns"), None, None);
         assert_eq!(found.status, expected.0);
     }
+}
+
+fn no_space() -> Result<(), StoreError> {
+    Err(StoreError::Failed("no space".into()))
+}
+
+#[test]
+fn g_a_store_that_could_not_be_read_is_read_again_later_and_later_until_it_can_be() {
+    let mut solo = point();
+    let a = solo.connect("A");
+    enlist(&mut solo, a, "A", "ns");
+    let rows = solo.rows.clone();
+    let mut solo = Solo::new("R", Server::new(Config::default()));
+    (solo.rows, solo.holds_store) = (rows, true);
+    let a = solo.connect("A");
+    for rest in [1, 2, 4, 8, 16, 32, 60, 60] {
+        solo.store_answers(no_space());
+        assert_eq!(find(&mut solo, a, Some("ns"), None, None).status, Status::Unavailable);
+        solo.advance(Duration::from_secs(rest) - TICK);
+        assert_eq!(solo.storing(), 0, "it is left alone for {rest} s");
+        solo.advance(TICK);
+        assert_eq!(solo.storing(), 1);
+    }
+    solo.holds_store = false;
+    solo.store_answers(Ok(()));
+    assert_eq!(find(&mut solo, a, Some("ns"), None, None).ids(), [peer("A")]);
+    assert_eq!(events(&mut solo).pop(), Some(Event::Loaded { registrations: 1 }));
+}
+
+#[test]
+fn g_a_store_that_failed_rests_and_then_gets_what_it_lacks_though_nobody_asks() {
+    let mut solo = point();
+    let a = solo.connect("A");
+    for namespace in ["kept", "left"] {
+        enlist(&mut solo, a, "A", namespace);
+    }
+    solo.holds_store = true;
+    let tell = |solo: &mut Solo<Server>, message: &Message| {
+        let stream = solo.accept(a, &RENDEZVOUS);
+        solo.receive(stream, message.encode_to_vec());
+        stream
+    };
+    tell(&mut solo, &unregister("left"));
+    tell(&mut solo, &register("refused", record("A"), None));
+    for _ in 0..3 {
+        solo.store_answers(no_space());
+        assert_eq!(solo.storing(), 0);
+        let stream = tell(&mut solo, &register("refused", record("A"), None));
+        assert_eq!(registered(take(&mut solo, stream)).0, Status::Unavailable, "at once");
+        solo.advance(REST - TICK);
+        assert_eq!(solo.storing(), 0, "it is left alone");
+        solo.advance(TICK);
+        assert_eq!(solo.storing(), 1, "and then tried again");
+    }
+    solo.store_answers(Ok(()));
+    assert_eq!(solo.storing(), 0);
+    assert_eq!(solo.counters.get("rendezvous.refused.store_failed"), 4);
+    let mut solo = restart(&solo, Duration::ZERO);
+    let reader = solo.connect("A");
+    assert_eq!(find(&mut solo, reader, None, None, None).peers, [(peer("A"), "kept".into(), 7197)]);
+}
+
+#[test]
+fn g_a_refresh_that_was_acknowledged_outlives_the_failure_of_what_it_refreshed() {
+    for second_fails in [false, true] {
+        let mut solo = point();
+        let a = solo.connect("A");
+        solo.holds_store = true;
+        let [first, second] = [(); 2].map(|()| {
+            let stream = solo.accept(a, &RENDEZVOUS);
+            solo.receive(stream, register("ns", record("A"), None).encode_to_vec());
+            stream
+        });
+        solo.store_answers(no_space());
+        assert_eq!(registered(take(&mut solo, first)).0, Status::Unavailable);
+        solo.advance(REST);
+        solo.store_answers(if second_fails { no_space() } else { Ok(()) });
+        let (expected, left) = if second_fails { (Status::Unavailable, 0) } else { (Status::Ok, 1) };
+        assert_eq!(registered(take(&mut solo, second)).0, expected);
+        assert_eq!(solo.behaviour.registrations(), left);
+        solo.advance(REST);
+        while solo.storing() > 0 {
+            solo.store_answers(Ok(()));
+        }
+        assert_eq!(restart(&solo, Duration::ZERO).behaviour.registrations(), left);
+    }
+}
+
+#[test]
+fn g_numbers_that_were_reserved_while_the_store_failed_are_given_to_nobody_else() {
+    let mut solo = Solo::new("R", Server::new(Config::default()));
+    let a = solo.connect("A");
+    solo.holds_store = true;
+    let stream = solo.accept(a, &RENDEZVOUS);
+    solo.receive(stream, register("ns", record("A"), None).encode_to_vec());
+    solo.store_answers(no_space());
+    take(&mut solo, stream);
+    solo.advance(REST);
+    while solo.storing() > 0 {
+        solo.store_answers(Ok(()));
+    }
+    solo.holds_store = false;
+    enlist(&mut solo, a, "A", "ns");
+    let cookie = find(&mut solo, a, Some("ns"), None, None).cookie;
+    let mut solo = restart(&solo, Duration::ZERO);
+    let reader = solo.connect("A");
+    let news = find(&mut solo, reader, Some("ns"), None, Some(&cookie));
+    assert_eq!((news.status, news.peers.len()), (Status::Ok, 0), "the cookie is still good");
 }
 
 #[test]

@@ -74,6 +74,8 @@ pub struct Server {
     config: Config,
     protocols: [ProtocolSpec; 1],
     phase: Phase,
+    /// How often in a row the store could not be read.
+    load_failures: u32,
     exchanges: ByConnection<StreamId, Exchange>,
     /// What the clients of connections read: what they last registered with, or else what identify tells.
     dialects: BTreeMap<ConnectionId, Dialect>,
@@ -93,8 +95,8 @@ enum Phase {
     Loading(Box<Loading>),
     /// In service.
     Ready(Box<Point>),
-    /// The store could not be read. Everything is refused, for as long as the node lives.
-    Failed,
+    /// The store could not be read; until then, when it is tried again. Everything is refused meanwhile.
+    Unread { again: Instant },
 }
 
 /// The point in service.
@@ -150,6 +152,7 @@ impl Server {
             config,
             protocols: [ProtocolSpec { framing, ..spec(STREAMS_PER_PEER) }],
             phase: Phase::New,
+            load_failures: 0,
             exchanges: ByConnection::default(),
             dialects: BTreeMap::new(),
             peers: Buckets::default(),
@@ -338,6 +341,9 @@ impl Behaviour for Server {
 
     fn handle(&mut self, cx: &mut Context<'_>, input: Input) {
         self.expire(cx);
+        if matches!(self.phase, Phase::Unread { .. }) {
+            self.start(cx);
+        }
         match input {
             Input::Addresses | Input::Peer(PeerEvent::Connected { .. }) => self.start(cx),
             Input::Peer(PeerEvent::Identified { connection, info, .. }) => {
@@ -367,7 +373,16 @@ impl Behaviour for Server {
     fn deadline(&self) -> Option<Deadline> {
         let stream = self.timers.next().map(|at| Deadline::new(at, "rendezvous request timeout"));
         let expiry = self.point().and_then(|point| point.table.next_expiry());
-        Deadline::earliest(stream, expiry.map(|at| Deadline::new(at, "registration expires")))
+        let store = match &self.phase {
+            Phase::Ready(point) => point.journal.deadline(),
+            Phase::Unread { again } => Some(*again),
+            Phase::New | Phase::Loading(_) => None,
+        };
+        let others = Deadline::earliest(
+            expiry.map(|at| Deadline::new(at, "registration expires")),
+            store.map(|at| Deadline::new(at, "rendezvous store")),
+        );
+        Deadline::earliest(stream, others)
     }
 
     fn describe(&self, _: &ProtocolName, frame: &[u8], _: UnixTime) -> Option<String> {

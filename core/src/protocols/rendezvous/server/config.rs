@@ -142,8 +142,8 @@ pub enum Event {
         /// How many registrations are still good.
         registrations: usize,
     },
-    /// The store failed. If it failed to load, the point stays out of service; otherwise it refuses what it could not
-    /// write and goes on.
+    /// The store failed. If it failed to load, the point is out of service until it has tried that again with success, 1 s
+    /// to 60 s later; otherwise it refuses what it could not write and takes nothing for a second.
     StoreFailed {
         /// The store's words.
         error: String,

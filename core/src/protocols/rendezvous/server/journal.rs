@@ -1,7 +1,8 @@
 //! What is to be stored, and who waits for it: one request to the store at a time, and everything that comes meanwhile
-//! goes in the next.
+//! goes in the next. What a request that failed was to write goes in the next too, so that the store lacks nothing once it
+//! works again: neither what has ended nor the numbers that are reserved.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 
@@ -9,6 +10,7 @@ use crate::{
     behaviour::Context,
     ids::{StreamId, Token},
     storage::Write,
+    time::Instant,
 };
 
 use super::{
@@ -18,6 +20,8 @@ use super::{
 
 /// Most bytes that wait for the store before registrations are refused.
 const MAX_WAITING: usize = 16 << 20;
+/// How long a store that failed to write is left alone.
+pub(super) const REST: Duration = Duration::from_secs(1);
 /// How many numbers are reserved at once, so that none is given twice if the table is loaded again.
 const RESERVE: u64 = 1 << 20;
 
@@ -38,8 +42,8 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 pub(super) struct Journal {
     pub(super) meta: Meta,
-    /// The request under way.
-    token: Option<Token>,
+    /// The request under way, and what it writes.
+    under_way: Option<(Token, Vec<Write>)>,
     /// Who waits for that.
     storing: Vec<Waiting>,
     /// What goes in the next request.
@@ -47,14 +51,21 @@ pub(super) struct Journal {
     size: usize,
     /// Who waits for the next request.
     waiting: Vec<Waiting>,
-    /// Whether a request failed, so that the store may lack what it was once given.
-    pub(super) has_gaps: bool,
+    /// The store has failed and is not asked before.
+    not_before: Option<Instant>,
 }
 
 impl Journal {
     pub(super) fn new(meta: Meta) -> Self {
-        let (token, has_gaps) = (None, false);
-        Self { meta, token, storing: Vec::new(), writes: Vec::new(), size: 0, waiting: Vec::new(), has_gaps }
+        Self {
+            meta,
+            under_way: None,
+            storing: Vec::new(),
+            writes: Vec::new(),
+            size: 0,
+            waiting: Vec::new(),
+            not_before: None,
+        }
     }
 
     /// Whether so much waits that nothing more should be accepted.
@@ -62,9 +73,19 @@ impl Journal {
         self.size >= MAX_WAITING
     }
 
+    /// Whether the store has just failed, so that nothing more should be accepted.
+    pub(super) fn is_resting(&self, now: Instant) -> bool {
+        self.not_before.is_some_and(|at| now < at)
+    }
+
+    /// When a store that failed is to be asked again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.not_before.filter(|_| self.under_way.is_none() && !self.writes.is_empty())
+    }
+
     /// Requests and writes that wait, and those who wait for them.
     pub(super) fn len(&self) -> usize {
-        usize::from(self.token.is_some()) + self.storing.len() + self.writes.len() + self.waiting.len()
+        usize::from(self.under_way.is_some()) + self.storing.len() + self.writes.len() + self.waiting.len()
     }
 
     /// Writes something with the next request.
@@ -78,9 +99,17 @@ impl Journal {
         self.waiting.push(waiting);
     }
 
-    /// Sends what there is, unless a request is under way. `latest` is the number given last.
+    /// A registration that waits counts as new: the one that it was to refresh has not come about.
+    pub(super) fn is_new(&mut self, peer: &PeerId, namespace: &str) {
+        let is_it = |waiting: &&mut Waiting| waiting.peer == *peer && waiting.namespace == namespace;
+        if let Some(waiting) = self.waiting.iter_mut().find(is_it) {
+            waiting.refreshed = false;
+        }
+    }
+
+    /// Sends what there is, unless a request is under way or the store rests. `latest` is the number given last.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>, latest: u64) {
-        if self.token.is_some() || self.writes.is_empty() {
+        if self.under_way.is_some() || self.writes.is_empty() || self.is_resting(cx.now()) {
             return;
         }
         // Long before they are used up: a cookie must not show a number that could be given again after a crash.
@@ -89,13 +118,27 @@ impl Journal {
             self.writes.push(rows::put_meta(self.meta));
         }
         self.size = 0;
+        self.not_before = None;
         self.storing = std::mem::take(&mut self.waiting);
-        self.token = Some(cx.store(TABLE, std::mem::take(&mut self.writes)));
+        let writes = std::mem::take(&mut self.writes);
+        self.under_way = Some((cx.store(TABLE, writes.clone()), writes));
     }
 
     /// Who waited for the request that has ended; `None` if it is not ours.
-    pub(super) fn ended(&mut self, token: Token) -> Option<Vec<Waiting>> {
-        self.token.take_if(|ours| *ours == token)?;
+    pub(super) fn ended(&mut self, now: Instant, token: Token, is_stored: bool) -> Option<Vec<Waiting>> {
+        let (_, writes) = self.under_way.take_if(|(ours, _)| *ours == token)?;
+        if !is_stored {
+            self.not_before = Some(now + REST);
+            self.put_back(writes);
+        }
         Some(std::mem::take(&mut self.storing))
+    }
+
+    /// What could not be written goes in the next request, of each row what was said last.
+    fn put_back(&mut self, mut writes: Vec<Write>) {
+        writes.append(&mut self.writes);
+        let last: BTreeMap<_, _> = writes.into_iter().map(|write| (write.key().clone(), write)).collect();
+        self.writes = last.into_values().collect();
+        self.size = self.writes.iter().map(Write::size).sum();
     }
 }

@@ -1,11 +1,13 @@
 //! Reading what an earlier life has stored.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{
     Event, Phase, Point, Server, TABLE,
     cookie::Baker,
-    journal::Journal,
+    journal::{Journal, REST},
     rows::{self, Meta, Row},
     table::Table,
 };
@@ -19,6 +21,9 @@ use crate::{
 /// What the key of cookies is derived for, if the identity's key can be derived from.
 const COOKIE_KEY: &[u8] = b"peerless rendezvous cookie";
 
+/// How long a store that cannot be read is left alone at most; [`REST`] at first.
+const MAX_REST: Duration = Duration::from_secs(60);
+
 /// The store is being read.
 #[derive(Debug)]
 pub(super) struct Loading {
@@ -30,9 +35,14 @@ pub(super) struct Loading {
 }
 
 impl Server {
-    /// Begins to read the store, if that has not begun.
+    /// Begins to read the store, if that has not begun or is to be tried again.
     pub(super) fn start(&mut self, cx: &mut Context<'_>) {
-        if matches!(self.phase, Phase::New) {
+        let is_due = match self.phase {
+            Phase::New => true,
+            Phase::Unread { again } => cx.now() >= again,
+            Phase::Loading(_) | Phase::Ready(_) => false,
+        };
+        if is_due {
             let table = Table::new(HashKeys::new(cx.rng()));
             let token = cx.load(TABLE, None);
             self.phase = Phase::Loading(Box::new(Loading { token, table, meta: None, stale: Vec::new() }));
@@ -57,14 +67,16 @@ impl Server {
             Err(error) => {
                 cx.count("rendezvous.store_failed");
                 cx.emit(Event::StoreFailed { error: error.to_string() });
-                self.phase = Phase::Failed;
+                let wait = REST.saturating_mul(1 << self.load_failures.min(6)).min(MAX_REST);
+                self.load_failures = self.load_failures.saturating_add(1);
+                self.phase = Phase::Unread { again: cx.now() + wait };
                 self.serve_all(cx);
             }
         }
     }
 
     fn loaded(&mut self, cx: &mut Context<'_>) {
-        let Phase::Loading(loading) = std::mem::replace(&mut self.phase, Phase::Failed) else { return };
+        let Phase::Loading(loading) = std::mem::replace(&mut self.phase, Phase::New) else { return };
         let Loading { mut table, meta, mut stale, .. } = *loading;
         stale.extend(table.forget_idle().iter().map(|peer| rows::delete_owner(peer)));
         if table.len() > 0 {
@@ -90,7 +102,7 @@ impl Server {
 }
 
 impl Loading {
-    fn take(&mut self, cx: &mut Context<'_>, key: &Bytes, value: &Bytes, max_ttl: std::time::Duration) {
+    fn take(&mut self, cx: &mut Context<'_>, key: &Bytes, value: &Bytes, max_ttl: Duration) {
         match Row::read(key, value) {
             Some(Row::Meta(meta)) => self.meta = Some(meta),
             Some(Row::Owner { peer, host, records }) if libp2p_identity::PeerId::from_bytes(peer).is_ok() => {

@@ -100,6 +100,9 @@ impl Server {
         let bytes = request.signed_peer_record.unwrap_or_default();
         let Phase::Ready(point) = &mut self.phase else { return Err(Refusal::OutOfService) };
         let Point { table, journal, .. } = &mut **point;
+        if journal.is_resting(cx.now()) {
+            return Err(Refusal::StoreFailed);
+        }
         if journal.is_full() {
             return Err(Refusal::StoreBehind);
         }
@@ -139,7 +142,7 @@ impl Server {
         let mut changed = record.is_some_and(|record| table.put_record(owner, &record));
         changed |= other.is_some_and(|other| table.put_beside(owner, other));
         let (slot, _) = table.register(owner, &namespace, cx.now() + ttl);
-        if moved || changed || journal.has_gaps {
+        if moved || changed {
             journal.write(rows::put_owner(table.owner_at(owner)));
         }
         if let Some(dialect) = table.owner_at(owner).dialect() {
@@ -163,9 +166,8 @@ impl Server {
 
     pub(super) fn on_stored(&mut self, cx: &mut Context<'_>, token: Token, result: Result<(), StoreError>) {
         let Phase::Ready(point) = &mut self.phase else { return };
-        let Some(waiting) = point.journal.ended(token) else { return };
+        let Some(waiting) = point.journal.ended(cx.now(), token, result.is_ok()) else { return };
         if let Err(error) = &result {
-            point.journal.has_gaps = true;
             cx.count("rendezvous.store_failed");
             cx.emit(Event::StoreFailed { error: error.to_string() });
         }
@@ -189,14 +191,16 @@ impl Server {
         cx.emit(Event::Registered { peer, namespace, ttl, refreshed });
     }
 
-    /// A registration could not be stored: if it is new it is not there, or else it is as it was stored before.
+    /// A registration could not be stored: if it is new it is not there, unless somebody waits who has refreshed it since.
     fn take_back(&mut self, cx: &mut Context<'_>, waiting: Waiting) {
         let Waiting { stream, peer, namespace, number, refreshed, .. } = waiting;
         if let Phase::Ready(point) = &mut self.phase {
-            let slot = point.find(&peer.to_bytes(), &namespace);
-            let is_it = |slot: &u32| point.table.get(*slot).is_some_and(|found| found.created == number);
-            if let Some(slot) = slot.filter(|slot| !refreshed && is_it(slot)) {
-                point.remove(slot);
+            let slot = point.find(&peer.to_bytes(), &namespace).filter(|_| !refreshed);
+            let last = slot.and_then(|slot| point.table.get(slot)).map(|found| found.refreshed);
+            match slot {
+                Some(slot) if last == Some(number) => _ = point.remove(slot),
+                Some(_) => point.journal.is_new(&peer, &namespace),
+                None => {}
             }
         }
         if let Some(client) = self.client(cx.view(), stream) {
