@@ -3,12 +3,36 @@
 //! See the [addressing specification](https://github.com/libp2p/specs/blob/master/addressing/README.md) and, for
 //! circuits, [relay](https://github.com/libp2p/specs/blob/master/relay/README.md).
 
-use crate::keys::PeerId;
+use crate::keys::{PeerId, PeerIdError, parse_peer_id};
 use multiaddr::{Multiaddr, Protocol};
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 /// The longest binary multiaddr accepted, in bytes.
 pub const MAX_ADDR_LEN: usize = 1024;
+
+/// The longest text of a multiaddr accepted, in bytes.
+pub const MAX_ADDR_TEXT: usize = 4096;
+
+/// Why a text is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddrTextError {
+    /// The text has more than [`MAX_ADDR_TEXT`] bytes.
+    #[error("address of {0} bytes exceeds the limit of {MAX_ADDR_TEXT}")]
+    TooLong(usize),
+    /// An address begins with a slash.
+    #[error("an address begins with a slash, like /ip4/192.0.2.1/udp/4001/quic-v1")]
+    NoSlash,
+    /// What follows `/p2p` is no peer id.
+    #[error("{0:?} is no peer id: {1}")]
+    Peer(String, PeerIdError),
+    /// Another part is not known, or has a value that it cannot have.
+    #[error("not a known address: {0}")]
+    Malformed(String),
+}
 
 /// Why an address cannot be used so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,17 +81,48 @@ pub fn decode_multiaddr(bytes: Vec<u8>) -> Result<Multiaddr, AddrError> {
     }
 }
 
+/// Reads an address that somebody wrote. Slashes at its end mean nothing, and peer ids may be CIDs as well as base58 (libp2p
+/// specs, peer-ids: both must be read). All text of addresses is read here.
+pub fn parse_multiaddr(text: &str) -> Result<Multiaddr, AddrTextError> {
+    if text.len() > MAX_ADDR_TEXT {
+        return Err(AddrTextError::TooLong(text.len()));
+    }
+    if !text.starts_with('/') {
+        return Err(AddrTextError::NoSlash);
+    }
+    let mut wrong = None;
+    let mut names_peer = false;
+    let parts = text.trim_end_matches('/').split('/').map(|part| {
+        let is_peer = std::mem::replace(&mut names_peer, matches!(part, "p2p" | "ipfs"));
+        match is_peer.then(|| parse_peer_id(part)) {
+            Some(Ok(peer)) => Cow::from(peer.to_base58()),
+            Some(Err(error)) => {
+                wrong.get_or_insert((part, error));
+                part.into()
+            }
+            None => part.into(),
+        }
+    });
+    let text = parts.collect::<Vec<_>>().join("/");
+    text.parse().map_err(|error: multiaddr::Error| match wrong {
+        // If the address can be read after all, it was the name of something else.
+        Some((part, error)) => AddrTextError::Peer(part.into(), error),
+        None => AddrTextError::Malformed(error.to_string()),
+    })
+}
+
 /// The QUIC v1 address of a socket. An IPv6 scope is not part of it.
 pub fn quic_v1(socket: SocketAddr) -> Multiaddr {
     Multiaddr::from(socket.ip()).with(Protocol::Udp(socket.port())).with(Protocol::QuicV1)
 }
 
-/// Reads `/ip4|ip6/IP/udp/PORT/quic-v1`, with or without `/p2p/PEER`.
+/// Reads `/ip4|ip6/IP/udp/PORT/quic-v1`, with or without `/p2p/PEER`. An IPv4 address written as an IPv6 one
+/// (`::ffff:192.0.2.1`) is that IPv4 address: no packet can be sent to it over IPv6 (RFC 4291 section 2.5.5.2).
 pub fn parse_quic_v1(address: &Multiaddr) -> Result<(SocketAddr, Option<PeerId>), AddrError> {
     let mut parts = address.iter();
     let ip = match parts.next() {
         Some(Protocol::Ip4(ip)) => IpAddr::from(ip),
-        Some(Protocol::Ip6(ip)) => IpAddr::from(ip),
+        Some(Protocol::Ip6(ip)) => ip.to_canonical(),
         _ => return Err(AddrError::NotQuic),
     };
     let (Some(Protocol::Udp(port)), Some(Protocol::QuicV1)) = (parts.next(), parts.next()) else {
@@ -98,11 +153,12 @@ pub fn split_peer(address: &Multiaddr) -> (Multiaddr, Option<PeerId>) {
     }
 }
 
-/// The IP address at the start. Of a circuit address this is the relay's.
+/// The IP address at the start, IPv4 if it is an IPv4 address written as an IPv6 one. Of a circuit address this is the
+/// relay's.
 pub fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => Some(ip.into()),
-        Some(Protocol::Ip6(ip)) => Some(ip.into()),
+        Some(Protocol::Ip6(ip)) => Some(ip.to_canonical()),
         _ => None,
     }
 }

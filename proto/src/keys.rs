@@ -10,8 +10,11 @@ use multibase::Base;
 
 pub use libp2p_identity::{KeyType, Keypair, PeerId, PublicKey};
 
-/// The longest encoded key accepted, in bytes.
+/// The longest encoded public key accepted, in bytes.
 pub const MAX_KEY_LEN: usize = 4096;
+
+/// The longest encoded private key accepted, in bytes: one of RSA has nine numbers of its modulus' size or half of it.
+pub const MAX_PRIVATE_KEY_LEN: usize = 16 * 1024;
 
 /// The sizes of RSA keys accepted, in bits of the modulus.
 pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
@@ -23,8 +26,8 @@ pub const MAX_PEER_ID_TEXT: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// There are more than [`MAX_KEY_LEN`] bytes.
-    #[error("encoded key of {0} bytes exceeds the limit of {MAX_KEY_LEN}")]
+    /// There are more than [`MAX_KEY_LEN`] bytes, or [`MAX_PRIVATE_KEY_LEN`].
+    #[error("encoded key of {0} bytes is too long")]
     TooLong(usize),
     /// The bytes are not a key of a known type.
     #[error("not a key")]
@@ -47,7 +50,7 @@ pub fn encode_public_key(key: &PublicKey) -> Vec<u8> {
 
 /// Reads a public key. Only the canonical encoding is accepted.
 pub fn decode_public_key(bytes: &[u8]) -> Result<PublicKey, KeyError> {
-    check_len(bytes)?;
+    check_len(bytes, MAX_KEY_LEN)?;
     let key = PublicKey::try_decode_protobuf(bytes).map_err(|_| KeyError::Malformed)?;
     check_rsa(&key)?;
     if key.encode_protobuf() == bytes { Ok(key) } else { Err(KeyError::NotCanonical) }
@@ -60,7 +63,7 @@ pub fn encode_private_key(keypair: &Keypair) -> Result<Vec<u8>, KeyError> {
 
 /// Reads the private key in a key file, the old 96-byte form of Ed25519 keys included.
 pub fn decode_private_key(bytes: &[u8]) -> Result<Keypair, KeyError> {
-    check_len(bytes)?;
+    check_len(bytes, MAX_PRIVATE_KEY_LEN)?;
     let mut message: pb::keys::PrivateKey = pb::decode(bytes).map_err(|_| KeyError::Malformed)?;
     if message.r#type == Some(pb::keys::KeyType::Ed25519 as i32) {
         strip_repeated_public_key(message.data.as_mut().ok_or(KeyError::Malformed)?)?;
@@ -141,8 +144,8 @@ fn split_varint(bytes: &[u8]) -> Result<(u64, &[u8]), PeerIdError> {
     Ok((value, &bytes[len..]))
 }
 
-fn check_len(bytes: &[u8]) -> Result<(), KeyError> {
-    if bytes.len() > MAX_KEY_LEN { Err(KeyError::TooLong(bytes.len())) } else { Ok(()) }
+fn check_len(bytes: &[u8], most: usize) -> Result<(), KeyError> {
+    if bytes.len() > most { Err(KeyError::TooLong(bytes.len())) } else { Ok(()) }
 }
 
 fn check_rsa(key: &PublicKey) -> Result<(), KeyError> {

@@ -139,6 +139,24 @@ const FENCES: &[Fence] = &[
     },
 ];
 
+/// Who reads text of peer ids and addresses otherwise refuses some that must be read (CIDs, slashes at the end).
+const TEXT: Fence = Fence {
+    name: "text is read by `parse_peer_id` and `parse_multiaddr` of peerless-proto",
+    folders: &["core/src/", "proto/src/", "runtime-mio/", "runtime-async-std/", "tests/examples/"],
+    words: &["PeerId::from_str", "parse::<PeerId>", "Multiaddr::from_str", "parse::<Multiaddr>"],
+    exceptions: &[],
+};
+
+/// Lines that read text as what the compiler finds out, where that is a peer id or an address.
+fn inferred(path: &str, source: &Source) -> Vec<String> {
+    let is_fenced = |line: &str| {
+        let names = contains(line, "Multiaddr") || contains(line, "PeerId") || contains(line, "Self::Peer");
+        names && line.contains(".parse()")
+    };
+    let found = source.lines().filter(|(_, line)| is_fenced(line));
+    found.map(|(number, _)| format!("{path}:{number}: {}", TEXT.name)).collect()
+}
+
 const MAX_FILE: usize = 600;
 const MAX_FUNCTION: usize = 80;
 /// Where the budgets hold.
@@ -254,6 +272,30 @@ fn the_pure_packages_stay_behind_their_fences() {
         .flat_map(|(path, source)| FENCES.iter().flat_map(|fence| fence.violations(path, source)))
         .collect();
     assert_none(&violations);
+}
+
+#[test]
+fn text_of_peer_ids_and_addresses_is_read_in_one_place() {
+    let folders =
+        ["core/src/", "proto/src/", "runtime-mio/src/", "runtime-async-std/src/", "tests/examples/"];
+    let violations: Vec<_> = sources(&folders)
+        .iter()
+        .flat_map(|(path, source)| [TEXT.violations(path, source), inferred(path, source)].concat())
+        .collect();
+    assert_none(&violations);
+    let sample = |text: &str| {
+        let (path, source) = ("core/src/sample.rs", Source::new(text));
+        [TEXT.violations(path, &source), inferred(path, &source)].concat().len()
+    };
+    for bad in [
+        "let address: Multiaddr = text.parse()?;",
+        "text.parse().map(Self::Peer)",
+        "text.parse::<Multiaddr>()",
+        "PeerId::from_str(text)",
+    ] {
+        assert_eq!(sample(bad), 1, "{bad}");
+    }
+    assert_eq!(sample("let address: SocketAddr = text.parse()?;"), 0);
 }
 
 #[test]

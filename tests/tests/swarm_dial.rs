@@ -1,13 +1,16 @@
 //! Dialling: addresses beside each other, dials that are one, dials of both sides at the same moment, what has failed.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
+    PeerId,
     event::{AttemptError, CloseReason, Event},
     ids::{DialId, QueryId},
+    node::Config,
     swarm::{dial::DialOptions, table::Direction},
 };
+use peerless_proto::keys::peer_id_to_cid;
 use peerless_tests::{
     host::HostId,
     link::Link,
@@ -246,6 +249,64 @@ fn published_lists_lead_to_addresses_of_the_peer_that_is_asked_for() {
     });
     w.run_for(secs(1));
     assert_eq!((dialed(&w, a), w.connections(a, b).len(), w.connections(a, c).len()), (vec![dial], 1, 0));
+    w.shutdown();
+    w.assert_empty();
+}
+
+/// What this node cannot dial: other transports, families without a socket, networks that are denied.
+fn hopeless(nth: usize, peer: PeerId) -> String {
+    let place = match nth % 4 {
+        0 => "/ip4/192.0.2.1/tcp/4001/ws",
+        1 => "/ip6/2001:db8::1/udp/4001/quic-v1",
+        2 => "/ip4/203.0.113.1/udp/4001/quic-v1",
+        _ => "/ip4/192.0.2.1/udp/4001/webrtc-direct",
+    };
+    format!("dnsaddr={}/p2p/{peer}", place.replace("4001", &(1000 + nth).to_string()))
+}
+
+#[test]
+fn published_addresses_that_cannot_be_dialled_take_no_place_from_one_that_can() {
+    let mut w = World::new(74);
+    let deny = |config: &mut Config| {
+        config.resolves_text = true;
+        config.swarm.gate.deny_networks.insert("203.0.113.0/24".parse().expect("a network"));
+    };
+    let a = w.host("A").configure(deny).start();
+    let b = w.host("B").start();
+    let (peer, ours) = (w[b].peer(), w[b].socket_address());
+    let cid = peer_id_to_cid(&peer);
+    let dial = w.start_dial(a, None, &[format!("/dnsaddr/example.org/p2p/{peer}").parse().unwrap()]);
+    let mut seen = 0;
+    answer_texts(&mut w, a, &mut seen, |_| {
+        let good = format!("dnsaddr=/ip4/{}/udp/{}/quic-v1/p2p/{cid}/", ours.ip(), ours.port());
+        (0..400).map(|nth| hopeless(nth, peer)).chain([good]).collect()
+    });
+    w.run_for(secs(1));
+    assert_eq!(dialed(&w, a), [dial]);
+
+    // The work is bounded: nobody publishes thousands for a good reason.
+    let other = w.host("C").start();
+    let (peer, good) = (w[other].peer(), w[other].address());
+    let dial = w.start_dial(a, None, &[format!("/dnsaddr/example.org/p2p/{peer}").parse().unwrap()]);
+    answer_texts(&mut w, a, &mut seen, |_| {
+        (0..3000).map(|nth| hopeless(nth, peer)).chain([format!("dnsaddr={good}")]).collect()
+    });
+    let outcome = w[a].log().iter().find_map(|(_, event)| event.dial_outcome(dial));
+    let error = outcome.expect("it has ended").unwrap_err();
+    assert_eq!(error.attempts.len(), 8, "{error}");
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn an_ipv4_address_written_as_an_ipv6_one_is_dialled_over_ipv4() {
+    let mut w = World::new(75);
+    let (a, b) = (w.host("A").start(), w.host("B").start());
+    let SocketAddr::V4(local) = w[b].socket_address() else { panic!("hosts have IPv4 addresses") };
+    let mapped = format!("/ip6/{}/udp/{}/quic-v1", local.ip().to_ipv6_mapped(), local.port());
+    let begun = w.now();
+    w.try_dial(a, None, &[mapped.parse().unwrap()]).expect("B is there");
+    assert!(w.now().saturating_duration_since(begun) < secs(1));
     w.shutdown();
     w.assert_empty();
 }

@@ -70,8 +70,9 @@ struct Job {
     failed: Vec<(Multiaddr, AttemptError)>,
     /// When the next address is tried.
     stagger: Option<Instant>,
-    /// How many addresses came from published lists.
+    /// How many addresses came from published lists, and how many texts were looked at for that.
     listed: usize,
+    texts: usize,
 }
 
 /// Where a job is.
@@ -257,6 +258,7 @@ impl Node {
             failed: Vec::new(),
             stagger: None,
             listed: 0,
+            texts: 0,
         };
         let mut candidates: Vec<Candidate> = match peer {
             Some(peer) if !is_named => self.look_up(peer),

@@ -195,6 +195,11 @@ impl Quic {
         }
     }
 
+    /// Whether there is a socket to dial `remote` from.
+    pub(crate) fn reaches(&self, remote: &SocketAddr) -> bool {
+        self.socket_for(remote).is_some()
+    }
+
     /// The socket to dial `remote` from: of its address family, and rather one that is not confined to, or away from,
     /// this machine.
     pub(super) fn socket_for(&self, remote: &SocketAddr) -> Option<SocketId> {

@@ -13,6 +13,7 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use libp2p_identity::PeerId;
+use peerless_proto::keys::parse_peer_id;
 
 use super::{
     network::{Network, NetworkMap},
@@ -216,13 +217,13 @@ pub enum Entry {
 )]
 pub struct NotAnEntry;
 
-/// A network, or a peer id.
+/// A network, or a peer id in base58 or as a CID.
 impl FromStr for Entry {
     type Err = NotAnEntry;
 
     fn from_str(text: &str) -> Result<Self, NotAnEntry> {
         let network = text.parse().map(Self::Network);
-        network.or_else(|_| text.parse().map(Self::Peer)).map_err(|_| NotAnEntry)
+        network.or_else(|_| parse_peer_id(text).map(Self::Peer)).map_err(|_| NotAnEntry)
     }
 }
 

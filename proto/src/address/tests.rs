@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::keypair;
+use crate::{keys::peer_id_to_cid, testing::keypair};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -108,7 +108,7 @@ proptest! {
     #[test]
     fn quic_round_trip(socket in any::<SocketAddr>(), id in proptest::option::of(1u8..)) {
         let expected = match socket {
-            SocketAddr::V6(v6) => SocketAddr::new((*v6.ip()).into(), v6.port()),
+            SocketAddr::V6(v6) => SocketAddr::new(v6.ip().to_canonical(), v6.port()),
             v4 => v4,
         };
         let id = id.map(peer);
@@ -132,4 +132,48 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn text_of_addresses_may_end_in_slashes_and_name_peers_as_cids() {
+    let base58 = peer(1).to_base58();
+    let plain: Multiaddr = format!("/ip4/192.0.2.1/udp/4001/quic-v1/p2p/{base58}").parse().unwrap();
+    let cid = peer_id_to_cid(&peer(1));
+    let (_, bytes) = multibase::decode(&cid).unwrap();
+    let in_base = |base| multibase::encode(base, &bytes);
+    let base36 = in_base(multibase::Base::Base36Lower);
+    assert!(cid.starts_with("bafz") && base36.starts_with("k51"), "{cid} {base36}");
+    let base58_cid = in_base(multibase::Base::Base58Btc);
+    assert!(base58_cid.starts_with("z5"), "{base58_cid}");
+    for name in [&base58, &cid, &base36, &base58_cid] {
+        for (tag, end) in [("p2p", ""), ("p2p", "/"), ("ipfs", "//")] {
+            let text = format!("/ip4/192.0.2.1/udp/4001/quic-v1/{tag}/{name}{end}");
+            assert_eq!(parse_multiaddr(&text), Ok(plain.clone()), "{text}");
+        }
+        let circuit = parse_multiaddr(&format!("/p2p/{name}/p2p-circuit/p2p/{}/", peer(2))).unwrap();
+        assert_eq!(circuit, addr("/p2p/R/p2p-circuit/p2p/T"));
+    }
+    let bare = parse_multiaddr("/ip4/192.0.2.1/udp/4001/quic-v1/").unwrap();
+    assert_eq!(bare, addr("/ip4/192.0.2.1/udp/4001/quic-v1"));
+    // A host may be called so.
+    assert!(parse_multiaddr("/dns4/p2p/udp/4001/quic-v1").is_ok());
+}
+
+#[test]
+fn text_that_is_no_address_says_what_is_wrong() {
+    let said = |text: &str| parse_multiaddr(text).unwrap_err().to_string();
+    assert_eq!(said("/p2p/QmWrong"), "\"QmWrong\" is no peer id: not the multihash of a key");
+    let raw = "bafkreiemeosfdll427qzow5tipvctkow4jkqr5pvd4tkzmlmfjg5e7vyvq";
+    assert!(said(&format!("/p2p/{raw}")).ends_with("CID is of codec 0x55, not of a libp2p key"));
+    assert!(said("192.0.2.1:4001").starts_with("an address begins with a slash"));
+    assert!(said("").starts_with("an address begins with a slash"));
+    assert!(said("/ip4/192.0.2.999").starts_with("not a known address"));
+    assert_eq!(parse_multiaddr(&"/".repeat(4097)), Err(AddrTextError::TooLong(4097)));
+}
+
+#[test]
+fn an_ipv4_address_written_as_an_ipv6_one_is_ipv4() {
+    let mapped = addr("/ip6/::ffff:192.0.2.1/udp/4001/quic-v1");
+    assert_eq!(parse_quic_v1(&mapped), Ok(("192.0.2.1:4001".parse().unwrap(), None)));
+    assert_eq!(ip_of(&mapped), Some("192.0.2.1".parse().unwrap()));
 }

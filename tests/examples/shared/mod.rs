@@ -28,6 +28,7 @@ use peerless_core::{
     rng::Rng,
     time::{Instant, UnixTime},
 };
+use peerless_proto::address::parse_multiaddr;
 use serde_json::{Value, json};
 
 /// The same bytes back, up to the end.
@@ -88,7 +89,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let (mut to, mut listen, mut relays) = (None, Vec::new(), Vec::new());
     let (mut count, mut bytes, mut streams, mut idle) = (5, 1 << 20, 1, None);
     let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is not a number"));
-    let address = |text: &str| text.parse::<Multiaddr>().map_err(|error| format!("{text}: {error}"));
+    let address = |text: &str| parse_multiaddr(text).map_err(|error| format!("{text}: {error}"));
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {

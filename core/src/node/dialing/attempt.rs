@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
-use peerless_proto::address;
+use peerless_proto::address::{self, parse_multiaddr};
 
 use super::{Dialing, Due, State, Target};
 use crate::{
@@ -12,13 +12,20 @@ use crate::{
     event::{AttemptError, CloseReason, DialError, Event, Family},
     ids::{JobId, QueryId, QuicId, Token},
     node::{Node, pump::Work},
-    swarm::dial::rank::{self, Candidate, Reach, Worth},
+    swarm::{
+        dial::rank::{self, Candidate, Reach, Worth},
+        gate,
+    },
 };
 
 /// Most levels of published lists that lead to each other (go-libp2p: 32).
 const MAX_DEPTH: usize = 32;
 /// Most addresses that one dial takes from published lists (go-libp2p: 100).
 const MAX_LISTED: usize = 100;
+/// Most published texts that one dial looks at to find them.
+const MAX_TEXTS: usize = 2000;
+/// Of the published addresses that cannot be dialled, the error says what is wrong with so many.
+const MAX_HOPELESS: usize = 8;
 
 /// An address being tried. Exits: success ends the dial, failure starts the next address.
 #[derive(Debug)]
@@ -160,16 +167,39 @@ impl Node {
             self.counters.add("dial.refused.dnsaddr_depth", 1);
             return self.unresolved(id, address, format!("more than {MAX_DEPTH} lists lead to each other"));
         }
-        let Some(job) = self.dialing.jobs.get_mut(id) else { return };
-        let listed = texts.iter().filter_map(|text| text.strip_prefix("dnsaddr=")?.parse::<Multiaddr>().ok());
+        let Some(job) = self.dialing.jobs.get(id) else { return };
+        let (looked_at, room) = (job.texts.min(MAX_TEXTS), MAX_LISTED - job.listed.min(MAX_LISTED));
+        let texts = texts.iter().take(MAX_TEXTS - looked_at);
+        let listed = texts.clone().filter_map(|text| parse_multiaddr(text.strip_prefix("dnsaddr=")?).ok());
         // What the dialled address ends in is a filter: all others belong to somebody else.
         let ours = listed.filter(|found| peer.is_none() || address::split_peer(found).1 == peer);
-        let places: Vec<_> = ours.take(MAX_LISTED - job.listed.min(MAX_LISTED)).collect();
-        job.listed += places.len();
+        // What cannot be dialled takes no place from what can.
+        let (mut places, hopeless): (Vec<_>, Vec<_>) = ours.partition(|found| self.may_lead(found, peer));
+        places.truncate(room);
+        let count = places.len();
+        places.extend(hopeless.into_iter().take((room - count).min(MAX_HOPELESS)));
+        if let Some(job) = self.dialing.jobs.get_mut(id) {
+            job.texts += texts.len();
+            job.listed += count;
+        }
         if places.is_empty() {
             return self.unresolved(id, address, "no address of that peer is published".into());
         }
         self.go_on_with(id, places, peer, depth + 1);
+    }
+
+    /// Whether a published address is one that this node can send a packet to, or ask a resolver or a relay about.
+    fn may_lead(&self, address: &Multiaddr, peer: Option<PeerId>) -> bool {
+        match Target::parse(address, peer, self.local_peer()) {
+            Ok(Target::Direct { remote, peer, .. }) => {
+                let candidate = gate::Candidate::AddressDial { ip: remote.ip(), peer };
+                self.transport.quic.reaches(&remote) && self.swarm.gate.judge(&candidate).is_ok()
+            }
+            Ok(Target::List { .. }) => self.resolves_text,
+            Ok(Target::Circuit { .. }) => self.circuit_dialer.is_some(),
+            Ok(Target::Name { .. }) => true,
+            Err(_) => false,
+        }
     }
 
     /// What a name led to is tried next.

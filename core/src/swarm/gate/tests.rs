@@ -111,3 +111,11 @@ fn an_entry_is_a_network_or_a_peer_and_nothing_else() {
         assert_eq!(text.parse::<Entry>(), Err(NotAnEntry), "{text:?}");
     }
 }
+
+#[test]
+fn an_entry_may_name_a_peer_as_a_cid() {
+    let (peer, cid) = (peer(1), peerless_proto::keys::peer_id_to_cid(&peer(1)));
+    for text in [peer.to_base58(), cid] {
+        assert_eq!(text.parse(), Ok(Entry::Peer(peer)), "{text}");
+    }
+}

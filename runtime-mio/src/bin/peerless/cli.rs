@@ -411,7 +411,7 @@ fn sentence(rendered: &str) -> String {
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     const RIGHT: &str =
         "an address to listen at looks like /ip4/0.0.0.0/udp/4001/quic-v1 or /ip6/::/udp/4001/quic-v1";
-    let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
+    let address = address::parse_multiaddr(text).map_err(|error| format!("{error}: {RIGHT}"))?;
     match address::parse_quic_v1(&address) {
         Ok((socket, None)) => Ok(socket),
         _ => Err(RIGHT.into()),
@@ -424,7 +424,7 @@ fn metrics_address(text: &str) -> Result<SocketAddr, String> {
 
 fn relay_address(text: &str) -> Result<Multiaddr, String> {
     const RIGHT: &str = "a relay's address looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER";
-    let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
+    let address = address::parse_multiaddr(text).map_err(|error| format!("{error}: {RIGHT}"))?;
     match shape(&address) {
         Some(Shape { relay: None, peer: Some(_) }) => Ok(address),
         _ => Err(RIGHT.into()),
@@ -434,7 +434,7 @@ fn relay_address(text: &str) -> Result<Multiaddr, String> {
 fn point_address(text: &str) -> Result<Multiaddr, String> {
     const RIGHT: &str = "a point's address looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER, or through a relay \
                          like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/RELAY/p2p-circuit/p2p/PEER";
-    let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
+    let address = address::parse_multiaddr(text).map_err(|error| format!("{error}: {RIGHT}"))?;
     match shape(&address) {
         Some(Shape { peer: Some(_), .. }) => Ok(address),
         _ => Err(RIGHT.into()),
@@ -460,7 +460,7 @@ fn remote_address(text: &str) -> Result<Multiaddr, String> {
     const RIGHT: &str = "a peer's address looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER, or, published in DNS, \
                          like /dnsaddr/example.org/p2p/PEER, or through a relay like \
                          /ip4/192.0.2.1/udp/4001/quic-v1/p2p/RELAY/p2p-circuit/p2p/PEER";
-    let address: Multiaddr = text.parse().map_err(|error| format!("{error}: {RIGHT}"))?;
+    let address = address::parse_multiaddr(text).map_err(|error| format!("{error}: {RIGHT}"))?;
     shape(&address).ok_or(RIGHT)?;
     Ok(address)
 }

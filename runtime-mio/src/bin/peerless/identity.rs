@@ -7,7 +7,8 @@ use std::{
 };
 
 use directories::ProjectDirs;
-use peerless_core::{Keypair, identity::Identity, rng::Rng};
+use peerless_core::{identity::Identity, rng::Rng};
+use peerless_proto::keys;
 
 use crate::{Failure, cli::Common};
 
@@ -58,7 +59,7 @@ fn load_from(directory: &Path) -> Result<Identity, Failure> {
     let path = directory.join(KEY_FILE);
     match read(&path) {
         Ok(bytes) => {
-            return Keypair::from_protobuf_encoding(&bytes).map(Identity::new).map_err(|error| {
+            return keys::decode_private_key(&bytes).map(Identity::new).map_err(|error| {
                 Failure::Usage(format!(
                     "{} is not a libp2p private key ({error}); put the right file there, or take it away to get a new \
                      identity",
@@ -126,6 +127,17 @@ mod tests {
             let mode = fs::metadata(directory.join(KEY_FILE)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn an_ed25519_key_that_repeats_its_public_half_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = load_from(directory.path()).unwrap();
+        let path = directory.path().join(KEY_FILE);
+        let plain = fs::read(&path).unwrap();
+        let old = [&[8, 1, 18, 96][..], &plain[4..], &plain[36..]].concat();
+        fs::write(&path, old).unwrap();
+        assert_eq!(load_from(directory.path()).unwrap().peer(), identity.peer());
     }
 
     #[test]
