@@ -15,15 +15,16 @@ use async_io::Timer;
 use peerless_core::{
     event::{AppStreamEvent, Event, StreamFault},
     ids::StreamId,
-    node::{Node, Transmit},
+    node::{Datagram, Node},
     time::Instant,
 };
+use peerless_udp::{Pending, ReceiveBuffers, Sent};
 
 use crate::{
     Stats,
     clock::{Clock, unix_now},
     resolve,
-    socket::{RECEIVE_BUFFERS, Socket},
+    socket::Socket,
     stream::{StreamInfo, StreamState},
 };
 
@@ -119,10 +120,11 @@ impl State {
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     pub(crate) sockets: Vec<Socket>,
-    buffers: Vec<u8>,
+    buffers: ReceiveBuffers,
+    /// One batch on its way to the node; kept for its capacity.
+    received: Vec<Datagram>,
     bytes: Vec<u8>,
-    /// What is being sent, and how much of it the kernel has taken.
-    pending: Option<(Transmit, usize)>,
+    pending: Option<Pending>,
     timer: Timer,
     armed: Option<Instant>,
     ends: Option<Instant>,
@@ -130,8 +132,9 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, sockets: Vec<Socket>) -> Self {
-        let (buffers, bytes, timer) = (vec![0; RECEIVE_BUFFERS], Vec::new(), Timer::never());
-        Self { shared, sockets, buffers, bytes, pending: None, timer, armed: None, ends: None }
+        let (buffers, received, bytes) = Default::default();
+        let timer = Timer::never();
+        Self { shared, sockets, buffers, received, bytes, pending: None, timer, armed: None, ends: None }
     }
 
     /// The future that is the node's life.
@@ -170,10 +173,10 @@ impl Driver {
         for socket in &mut self.sockets {
             let mut left = RECEIVE_BUDGET;
             while left > 0 && socket.is_readable(cx) {
-                let batch = socket.receive(&mut self.buffers);
-                state.stats.received += batch.len() as u64;
-                left = left.saturating_sub(batch.len().max(1));
-                state.node.handle_datagrams(self.shared.clock.now(), batch);
+                let count = socket.receive(&mut self.buffers, |datagram| self.received.push(datagram));
+                state.stats.received += count as u64;
+                left = left.saturating_sub(count.max(1));
+                state.node.handle_datagrams(self.shared.clock.now(), self.received.drain(..));
             }
             if left == 0 {
                 state.wake_driver();
@@ -184,13 +187,16 @@ impl Driver {
     /// Sends until the node has nothing more to send or a socket is full.
     fn flush(&mut self, state: &mut State, now: Instant, cx: &mut Context<'_>) {
         let most = self.sockets.iter().map(Socket::max_segments).max().unwrap_or(1);
-        let mut next = |bytes: &mut Vec<u8>| Some((state.node.poll_transmit(now, most, bytes)?, 0));
-        while let Some((transmit, mut sent)) = self.pending.take().or_else(|| next(&mut self.bytes)) {
+        let mut next = |bytes: &mut Vec<u8>| state.node.poll_transmit(now, most, bytes).map(Pending::new);
+        while let Some(mut pending) = self.pending.take().or_else(|| next(&mut self.bytes)) {
             // There is a socket for each id that the node was told.
-            let socket = &mut self.sockets[transmit.socket.0 as usize];
-            if socket.send(&transmit, &mut sent, &self.bytes, &mut state.stats) {
-                self.pending = Some((transmit, sent));
-                if socket.io.poll_writable(cx).is_pending() {
+            let socket = &mut self.sockets[pending.transmit.socket.0 as usize];
+            let Sent { sent, dropped, blocked } = socket.send(&mut pending, &self.bytes);
+            state.stats.sent += sent;
+            state.stats.send_dropped += dropped;
+            if blocked {
+                self.pending = Some(pending);
+                if !socket.is_writable(cx) {
                     return;
                 }
             }

@@ -152,9 +152,10 @@ fn build_driver(mut node: node::Config, config: Config) -> io::Result<(Handle, D
     }
     let mut node = Node::new(node, Start { now, unix: unix_now(), seed })
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let sockets = bind_all(&config)?;
+    let bind = |id, address| Socket::bind(id, address, config.socket_buffer);
+    let sockets = peerless_udp::bind_all(&config.listen, bind)?;
     for (index, socket) in sockets.iter().enumerate() {
-        node.handle_socket(now, SocketId(index as u32), Some(socket.bound()?));
+        node.handle_socket(now, SocketId(index as u32), Some(socket.bound()));
     }
     let (events, on_event) = bounded(config.queue.max(1));
     let (incoming, on_stream) = bounded(config.queue.max(1));
@@ -164,21 +165,6 @@ fn build_driver(mut node: node::Config, config: Config) -> io::Result<(Handle, D
     let shared = Arc::new(Shared { state, clock, name_servers, events: on_event, incoming: on_stream });
     let driver = Driver::new(Arc::clone(&shared), sockets);
     Ok((Handle::new(shared), driver))
-}
-
-fn bind_all(config: &Config) -> io::Result<Vec<Socket>> {
-    let mut sockets = Vec::new();
-    for address in &config.listen {
-        match Socket::bind(SocketId(sockets.len() as u32), *address, config.socket_buffer) {
-            // A machine without IPv6.
-            Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED && !sockets.is_empty() => {}
-            Ok(socket) => sockets.push(socket),
-            Err(error) => {
-                return Err(io::Error::new(error.kind(), format!("cannot bind to udp {address}: {error}")));
-            }
-        }
-    }
-    Ok(sockets)
 }
 
 fn run(driver: impl Future<Output = ()> + Send + 'static) {

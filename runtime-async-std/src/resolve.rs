@@ -7,10 +7,9 @@ use std::{
 };
 
 use peerless_core::ids::QueryId;
+use peerless_udp::text;
 
 use crate::driver::Shared;
-
-mod text;
 
 /// Answers a question of the node, once, when the answer is there. The pool of threads for what blocks is bounded, and so
 /// is what a dial asks.

@@ -70,6 +70,7 @@ use peerless_core::{
     node::{self, Datagram, Node, Start},
     time::Instant,
 };
+use peerless_udp::{Pending, ReceiveBuffers};
 
 pub mod blocking;
 mod clock;
@@ -83,7 +84,7 @@ pub use clock::unix_now;
 use handle::Command;
 pub use handle::{Handle, HandleError};
 use resolve::Resolver;
-use socket::{Pending, ReceiveBuffers, Socket};
+use socket::Socket;
 
 /// The token of the waker; the sockets have their indices.
 const WAKER: Token = Token(usize::MAX);
@@ -189,7 +190,7 @@ impl Runtime {
             poll,
             ready: Events::with_capacity(64),
             sockets,
-            receive_buffers: ReceiveBuffers::new(),
+            receive_buffers: ReceiveBuffers::default(),
             received: Vec::new(),
             transmit: Vec::new(),
             pending: None,
@@ -305,28 +306,10 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// Binds what is to be bound. `[::]` may fail on a machine without IPv6, as long as another socket is there.
 fn bind_all(config: &RuntimeConfig) -> io::Result<Vec<Socket>> {
     let wildcards = [(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()];
     let listen = if config.listen.is_empty() { &wildcards[..] } else { &config.listen };
-    let mut sockets = Vec::new();
-    for address in listen {
-        let id = SocketId(sockets.len() as u32);
-        match Socket::bind(id, *address, config.socket_buffer) {
-            Ok(socket) => sockets.push(socket),
-            Err(error) if !sockets.is_empty() && is_no_ipv6(address, &error) => {
-                tracing::info!(%error, "no IPv6 here");
-            }
-            Err(error) => {
-                return Err(io::Error::new(error.kind(), format!("cannot bind to udp {address}: {error}")));
-            }
-        }
-    }
-    Ok(sockets)
-}
-
-fn is_no_ipv6(address: &SocketAddr, error: &io::Error) -> bool {
-    address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse
+    peerless_udp::bind_all(listen, |id, address| Socket::bind(id, address, config.socket_buffer))
 }
 
 #[cfg(test)]

@@ -12,8 +12,7 @@ use std::{
 
 use mio::Waker;
 use peerless_core::ids::QueryId;
-
-mod text;
+use peerless_udp::text;
 
 /// Names that may wait for the resolver; one more is answered with an error.
 const QUEUE: usize = 64;

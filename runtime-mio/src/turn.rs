@@ -4,11 +4,12 @@ use std::{io, sync::atomic::Ordering, time::Duration};
 
 use mio::Token;
 use peerless_core::event::Event;
+use peerless_udp::{Pending, Sent};
 
 use crate::{
     Runtime,
     resolve::{Answer, Question},
-    socket::{Pending, Sent, Socket},
+    socket::Socket,
 };
 
 /// Datagrams received in one turn, empty ones included, before timers and sending have theirs.
@@ -75,7 +76,7 @@ impl Runtime {
         if self.event.is_none() {
             self.event = self.next_event();
         }
-        if self.event.is_some() || self.more_commands || self.sockets.iter().any(|socket| socket.readable) {
+        if self.event.is_some() || self.more_commands || self.sockets.iter().any(Socket::is_readable) {
             return Some(Duration::ZERO);
         }
         let next = self.node.deadline().map(|deadline| deadline.at).into_iter().chain(self.stopping).min();
@@ -88,7 +89,9 @@ impl Runtime {
             let Token(index) = event.token();
             // The waker has no socket.
             let Some(socket) = self.sockets.get_mut(index) else { continue };
-            socket.readable |= event.is_readable() || event.is_error();
+            if event.is_readable() || event.is_error() {
+                socket.set_readable();
+            }
             if event.is_writable() && self.blocked_on == Some(index) {
                 self.blocked_on = None;
                 socket.watch_writable(self.poll.registry(), event.token(), false)?;
@@ -111,8 +114,8 @@ impl Runtime {
     /// One batch after another, the sockets in turn, until all are empty or the budget is used up.
     fn receive(&mut self) {
         let mut left = RECEIVE_BUDGET;
-        while left > 0 && self.sockets.iter().any(|socket| socket.readable) {
-            for socket in self.sockets.iter_mut().filter(|socket| socket.readable) {
+        while left > 0 && self.sockets.iter().any(Socket::is_readable) {
+            for socket in self.sockets.iter_mut().filter(|socket| socket.is_readable()) {
                 let now = self.clock.now();
                 let count =
                     socket.receive(&mut self.receive_buffers, |datagram| self.received.push(datagram));
@@ -127,9 +130,7 @@ impl Runtime {
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let now = self.clock.now();
         let most = self.sockets.iter().map(Socket::max_segments).max().unwrap_or(1);
-        let mut next = |bytes: &mut _| {
-            self.node.poll_transmit(now, most, bytes).map(|transmit| Pending { transmit, sent: 0 })
-        };
+        let mut next = |bytes: &mut _| self.node.poll_transmit(now, most, bytes).map(Pending::new);
         while self.blocked_on.is_none()
             && let Some(mut pending) = self.pending.take().or_else(|| next(&mut self.transmit))
         {

@@ -16,7 +16,7 @@ use std::{
 
 use peerless_core::{
     ids::SocketId,
-    node::{Bound, Datagram, Node, Start},
+    node::{Datagram, Node, Start},
 };
 use shared::{Clock, Options, app::App};
 
@@ -26,8 +26,7 @@ fn main() -> io::Result<ExitCode> {
     let local = socket.local_addr()?;
     let start = Start { now: clock.now(), unix: Clock::unix(), seed: options.seed };
     let mut node = Node::new(options.node(), start).map_err(io::Error::other)?;
-    let reachable = if_addrs::get_if_addrs()?.iter().map(if_addrs::Interface::ip).collect();
-    node.handle_socket(clock.now(), SocketId(0), Some(Bound { local, reachable }));
+    node.handle_socket(clock.now(), SocketId(0), Some(peerless_udp::bound(local)?));
     let mut app = App::new(&options);
     app.start(&mut node, clock.now());
 

@@ -7,8 +7,7 @@
 mod shared;
 
 use std::{
-    array,
-    io::{self, IoSliceMut},
+    io,
     net::{IpAddr, SocketAddr},
     process::ExitCode,
     time::Duration,
@@ -17,10 +16,10 @@ use std::{
 use peerless_core::{
     event::Event,
     ids::{QueryId, SocketId},
-    node::{self, Bound, Datagram, Ecn, Node, Start, Transmit},
+    node::{self, Node, Start},
     time::Instant,
 };
-use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSocketState};
+use peerless_udp::{Pending, ReceiveBuffers, Socket, bind_all};
 use shared::{Clock, Options, app::App};
 use tokio::{
     io::Interest,
@@ -29,8 +28,8 @@ use tokio::{
     time::{Instant as TokioInstant, sleep_until},
 };
 
-/// Room for one received buffer: the most that the kernel joins into one.
-const BUFFER: usize = 64 << 10;
+/// Size of the kernel's buffers of a socket, as far as the system allows.
+const SOCKET_BUFFER: usize = 7 << 20;
 /// Batches received in one go before anything else has its turn.
 const RECEIVE_BUDGET: usize = 16;
 /// How long a shutdown waits for the goodbyes to be sent.
@@ -39,86 +38,14 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What other tasks may ask for.
 type Command = Box<dyn FnOnce(&mut Driver, Instant) + Send>;
 
-struct Socket {
-    io: UdpSocket,
-    state: UdpSocketState,
-}
-
-impl Socket {
-    fn bind(address: SocketAddr) -> io::Result<Self> {
-        use socket2::{Domain, Protocol, Type};
-        let raw = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            raw.set_only_v6(true)?;
-        }
-        raw.set_nonblocking(true)?;
-        raw.bind(&address.into())?;
-        let io = UdpSocket::from_std(raw.into())?;
-        let state = UdpSocketState::new((&io).into())?;
-        // As far as the system allows.
-        let _ = state.set_recv_buffer_size((&io).into(), 7 << 20);
-        let _ = state.set_send_buffer_size((&io).into(), 7 << 20);
-        Ok(Self { io, state })
-    }
-
-    fn bound(&self) -> io::Result<Bound> {
-        let interfaces = if_addrs::get_if_addrs()?;
-        let reachable = interfaces.iter().map(if_addrs::Interface::ip).collect();
-        Ok(Bound { local: self.io.local_addr()?, reachable })
-    }
-
-    /// One batch, segments taken apart; nothing if there is nothing for now.
-    fn receive(&self, id: SocketId, buffers: &mut [u8]) -> Vec<Datagram> {
-        let mut chunks = buffers.chunks_exact_mut(BUFFER);
-        let mut slices: [_; BATCH_SIZE] =
-            array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let mut meta = [RecvMeta::default(); BATCH_SIZE];
-        let receive = || self.state.recv((&self.io).into(), &mut slices, &mut meta);
-        // An error is the end for now, or of an earlier send.
-        let batch = self.io.try_io(Interest::READABLE, receive).unwrap_or(0);
-        let mut datagrams = Vec::new();
-        for (meta, bytes) in meta[..batch].iter().zip(buffers.chunks_exact(BUFFER)) {
-            let (socket, remote, local_ip) = (id, meta.addr, meta.dst_ip);
-            let ecn = meta.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
-            let segments = bytes[..meta.len].chunks(meta.stride.max(1));
-            datagrams.extend(segments.map(|s| Datagram { socket, remote, local_ip, ecn, data: s.into() }));
-        }
-        datagrams
-    }
-
-    /// Sends what is left of a transmit; returns whether it has to wait for room. What the system refuses is lost, as
-    /// any datagram may be.
-    fn send(&mut self, transmit: &Transmit, sent: &mut usize, bytes: &[u8]) -> bool {
-        while *sent < transmit.size {
-            let max_segments = self.state.max_gso_segments();
-            let (size, datagrams) = transmit.next_batch(*sent, max_segments);
-            let piece = quinn_udp::Transmit {
-                destination: transmit.destination,
-                ecn: transmit.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
-                contents: &bytes[*sent..*sent + size],
-                segment_size: transmit.segment_size,
-                src_ip: transmit.src_ip,
-            };
-            let send = || self.state.try_send((&self.io).into(), &piece);
-            match self.io.try_io(Interest::WRITABLE, send) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                // Segmentation was the fault: once more without.
-                Err(_) if datagrams > 1 && self.state.max_gso_segments() < max_segments => continue,
-                Ok(()) | Err(_) => *sent += size,
-            }
-        }
-        false
-    }
-}
-
 /// The node and what it is driven with.
 struct Driver {
     node: Node,
     clock: Clock,
-    sockets: Vec<Socket>,
-    buffers: Vec<u8>,
+    sockets: Vec<Socket<UdpSocket>>,
+    buffers: ReceiveBuffers,
     bytes: Vec<u8>,
-    pending: Option<(Transmit, usize)>,
+    pending: Option<Pending>,
     commands: Receiver<Command>,
     commander: Sender<Command>,
     ends: Option<Instant>,
@@ -137,12 +64,13 @@ impl Driver {
         let clock = Clock::start();
         let start = Start { now: clock.now(), unix: Clock::unix(), seed };
         let mut node = Node::new(node, start).map_err(io::Error::other)?;
-        let sockets: Vec<_> = listen.iter().map(|at| Socket::bind(*at)).collect::<io::Result<_>>()?;
+        let bind = |id, at| Socket::bind(id, at, SOCKET_BUFFER, UdpSocket::from_std);
+        let sockets = bind_all(listen, bind)?;
         for (n, socket) in sockets.iter().enumerate() {
-            node.handle_socket(clock.now(), SocketId(n as u32), Some(socket.bound()?));
+            node.handle_socket(clock.now(), SocketId(n as u32), Some(socket.bound()));
         }
         let (commander, commands) = channel(256);
-        let (buffers, bytes) = (vec![0; BUFFER * BATCH_SIZE], Vec::new());
+        let (buffers, bytes) = (ReceiveBuffers::default(), Vec::new());
         Ok(Self { node, clock, sockets, buffers, bytes, pending: None, commands, commander, ends: None })
     }
 
@@ -180,7 +108,7 @@ impl Driver {
         let wait = deadline.map(|at| at.saturating_duration_since(now));
         // A far deadline for none: the loop just goes round.
         let until = TokioInstant::now() + wait.unwrap_or(Duration::from_secs(86_400));
-        let blocked = self.pending.as_ref().map(|(transmit, _)| transmit.socket.0 as usize);
+        let blocked = self.pending.as_ref().map(|pending| pending.transmit.socket.0 as usize);
         let ready = std::future::poll_fn(|cx| {
             let readable = self.sockets.iter().position(|socket| socket.io.poll_recv_ready(cx).is_ready());
             let mut is_writable = |index: usize| self.sockets[index].io.poll_send_ready(cx).is_ready();
@@ -199,8 +127,11 @@ impl Driver {
 
     fn receive(&mut self, index: usize) {
         for _ in 0..RECEIVE_BUDGET {
-            let batch = self.sockets[index].receive(SocketId(index as u32), &mut self.buffers);
-            if batch.is_empty() {
+            let socket = &mut self.sockets[index];
+            let mut batch = Vec::new();
+            let attempt =
+                |io: &UdpSocket, receive: &mut dyn FnMut() -> _| io.try_io(Interest::READABLE, receive);
+            if socket.receive(&mut self.buffers, attempt, |datagram| batch.push(datagram)) == 0 {
                 break;
             }
             self.node.handle_datagrams(self.clock.now(), batch);
@@ -213,12 +144,13 @@ impl Driver {
 
     /// Sends until the node has nothing more to send or a socket is full.
     fn flush(&mut self, now: Instant) {
-        let most = self.sockets.iter().map(|socket| socket.state.max_gso_segments()).max().unwrap_or(1);
-        let mut next = |bytes: &mut Vec<u8>| Some((self.node.poll_transmit(now, most, bytes)?, 0));
-        while let Some((transmit, mut sent)) = self.pending.take().or_else(|| next(&mut self.bytes)) {
-            let socket = &mut self.sockets[transmit.socket.0 as usize];
-            if socket.send(&transmit, &mut sent, &self.bytes) {
-                self.pending = Some((transmit, sent));
+        let most = self.sockets.iter().map(|socket| socket.max_segments()).max().unwrap_or(1);
+        let mut next = |bytes: &mut Vec<u8>| self.node.poll_transmit(now, most, bytes).map(Pending::new);
+        while let Some(mut pending) = self.pending.take().or_else(|| next(&mut self.bytes)) {
+            let socket = &mut self.sockets[pending.transmit.socket.0 as usize];
+            let attempt = |io: &UdpSocket, send: &mut dyn FnMut() -> _| io.try_io(Interest::WRITABLE, send);
+            if socket.send(&mut pending, &self.bytes, attempt).blocked {
+                self.pending = Some(pending);
                 return;
             }
         }

@@ -207,19 +207,12 @@ fn the_drivers_are_small() {
     // What stands on top of the driver, for programs without a loop, has a limit of its own.
     let blocking = root.join("../runtime-mio/src/blocking.rs");
     let blocking_lines = lines_of_code(&blocking) + library("runtime-mio/src/blocking");
-    // Nor is a resolver a driver.
-    let resolver = |runtime: &str| {
-        let file = root.join("..").join(runtime).join("src/resolve.rs");
-        (lines_of_code(&file), library(&format!("{runtime}/src/resolve")))
-    };
-    let (mio, mio_text) = resolver("runtime-mio");
-    let (async_std, async_std_text) = resolver("runtime-async-std");
-    let counts: [(&str, usize, usize); 7] = [
-        ("peerless-mio", library("runtime-mio/src") - lines_of_code(&blocking) - mio, 700),
-        ("peerless-mio, resolver", mio + mio_text, 210),
+    let counts: [(&str, usize, usize); 6] = [
+        // What all of them share.
+        ("peerless-udp", library("runtime-mio/udp/src"), 450),
+        ("peerless-mio", library("runtime-mio/src") - lines_of_code(&blocking), 700),
         ("peerless-mio, blocking", blocking_lines, 460),
-        ("peerless-async-std", library("runtime-async-std/src") - async_std, 700),
-        ("peerless-async-std, resolver", async_std + async_std_text, 150),
+        ("peerless-async-std", library("runtime-async-std/src"), 700),
         ("tokio_node", example("tokio_node.rs"), 250),
         ("std_node", example("std_node.rs"), 80),
     ];
@@ -227,12 +220,4 @@ fn the_drivers_are_small() {
         println!("{name}: {lines} lines of at most {limit}");
         assert!(lines <= limit, "{name} has {lines} lines");
     }
-}
-
-/// A package for it alone would cost more than the copy, as long as it is one.
-#[test]
-fn both_runtimes_ask_name_servers_in_the_same_way() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let text = |runtime: &str| fs::read_to_string(root.join(runtime).join("src/resolve/text.rs")).unwrap();
-    assert_eq!(text("runtime-mio"), text("runtime-async-std"));
 }

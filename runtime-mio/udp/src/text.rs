@@ -1,17 +1,13 @@
-//! TXT records, from the name servers themselves: the standard library does not ask for them. Both
-//! runtimes have this file, and the suite of drivers sees to it that it is the same.
+//! TXT records, from the name servers themselves: the standard library does not ask for them.
 
 use std::{
     fs, io,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use peerless_core::time::Instant;
 use peerless_proto::dns::{self, DnsError, TextQuery};
-
-use crate::clock::Clock;
 
 /// Where the system says whom to ask.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -32,7 +28,10 @@ enum Failure {
 }
 
 /// Asks the servers in turn, or those of the system if there are none, until one answers.
-pub(crate) fn look_up(name: &str, name_servers: &[SocketAddr]) -> Result<Vec<String>, String> {
+///
+/// # Errors
+/// Why not, in words.
+pub fn look_up(name: &str, name_servers: &[SocketAddr]) -> Result<Vec<String>, String> {
     TextQuery::new(0, name).map_err(|error| error.to_string())?;
     let servers = match name_servers {
         [] => system_servers()?,
@@ -125,19 +124,15 @@ impl From<io::Error> for Failure {
 }
 
 /// What is left of [`TIMEOUT`].
-struct Patience {
-    clock: Clock,
-    end: Instant,
-}
+struct Patience(Instant);
 
 impl Patience {
+    #[expect(clippy::disallowed_methods, reason = "what waits for a name server needs a clock")]
     fn start() -> Self {
-        let clock = Clock::start();
-        Self { end: clock.now() + TIMEOUT, clock }
+        Self(Instant::now())
     }
 
     fn left(&self) -> Result<Duration, Failure> {
-        let left = self.end.saturating_duration_since(self.clock.now());
-        if left.is_zero() { Err(Failure::Silent) } else { Ok(left) }
+        TIMEOUT.checked_sub(self.0.elapsed()).filter(|left| !left.is_zero()).ok_or(Failure::Silent)
     }
 }
