@@ -308,13 +308,98 @@ fn the_end_of_time_is_no_overflow() {
 }
 
 #[test]
-fn a_refused_renewal_is_a_loss_at_once() {
+fn a_refused_renewal_leaves_the_reservation_as_it_is_to_its_end() {
+    for status in [200, 201, 202, 400, 0] {
+        let (mut solo, relay) = reserved();
+        let mut refusals = 0;
+        while solo.next_deadline() != "reservation expires" {
+            while !solo.opening().is_empty() {
+                let stream = solo.open();
+                answer(&mut solo, stream, &refused(status));
+                refusals += 1;
+            }
+            assert_eq!(relay_addresses(&solo), [through(PLACE)], "still advertised");
+            let stop = solo.accept(relay, &STOP);
+            solo.receive(stop, stop_connect("A"));
+            assert_eq!(stop_status(&mut solo, stop), Status::Ok, "still accepted");
+            solo.reset(stop, StreamFault::Remote(0));
+        }
+        assert_eq!(solo.now().as_nanos(), HOUR * 1_000_000_000, "held to the end");
+        assert!((5..30).contains(&refusals), "asked {refusals} times in the last twelve minutes");
+        let mut told = events(&mut solo);
+        let last = told.pop();
+        let refused = ReserveError::Refused(Status::from(Some(status)));
+        assert!(matches!(last, Some(client::Event::Lost { reason: ReserveError::Expired, .. })), "{last:?}");
+        let kept = |event: &client::Event| match event {
+            client::Event::RefreshFailed { reason, left, retry, .. } => *reason == refused && retry < left,
+            client::Event::Refreshing { .. } => true,
+            _ => false,
+        };
+        let (last, most) = told.split_last().expect("refusals");
+        assert!(most.iter().all(kept), "{told:?}");
+        assert!(matches!(last, client::Event::RefreshFailed { .. } | client::Event::Refreshing { .. }));
+        assert_eq!(relay_addresses(&solo), [""; 0]);
+    }
+}
+
+#[test]
+fn a_renewal_that_is_granted_after_refusals_is_one() {
     let (mut solo, _) = reserved();
+    for _ in 0..3 {
+        solo.next_deadline();
+        let stream = solo.open();
+        answer(&mut solo, stream, &refused(201));
+    }
     solo.next_deadline();
     let stream = solo.open();
-    answer(&mut solo, stream, &refused(200));
-    assert_eq!(lost(&mut solo), ReserveError::Refused(Status::ReservationRefused));
-    assert_eq!(relay_addresses(&solo), [""; 0]);
+    answer(&mut solo, stream, &granted(2 * HOUR, &[], None));
+    let last = events(&mut solo).pop();
+    assert!(matches!(last, Some(client::Event::Reserved { renewed: true, .. })), "{last:?}");
+    assert_eq!(solo.counters.get("relay.client.lost"), 0);
+}
+
+#[test]
+fn a_reservation_lasts_as_long_as_any_direct_connection_to_the_relay() {
+    let (mut solo, first) = reserved();
+    let second = solo.connect("R");
+    let third = solo.connect("R");
+    solo.disconnect(second);
+    assert_eq!((events(&mut solo), solo.opening()), (vec![], vec![]), "another one ended");
+    solo.disconnect(first);
+    assert_eq!(
+        solo.opening(),
+        [third],
+        "the relay may keep its books by connection: it is asked over the next"
+    );
+    assert_eq!(relay_addresses(&solo), [through(PLACE)]);
+    let stop = solo.accept(third, &STOP);
+    solo.receive(stop, stop_connect("A"));
+    assert_eq!(stop_status(&mut solo, stop), Status::Ok);
+    let fourth = solo.connect("R");
+    solo.disconnect(third);
+    solo.refuse_open(OpenError::NoConnection);
+    assert_eq!(solo.opening(), [fourth], "it went with its connection, and is asked over the next");
+    let stream = solo.open();
+    answer(&mut solo, stream, &granted(HOUR, &[], None));
+    assert_eq!(solo.counters.get("relay.client.lost") + solo.counters.get("relay.client.refresh_failed"), 0);
+    let other = solo.connect("X");
+    solo.connect_via("R", other);
+    solo.disconnect_because(fourth, CloseReason::Reset);
+    assert_eq!(lost(&mut solo), ReserveError::Disconnected(CloseReason::Reset), "a circuit is none");
+}
+
+#[test]
+fn a_first_request_whose_connection_ends_is_made_over_another() {
+    let mut solo = client();
+    let (first, stream) = ask(&mut solo);
+    let second = solo.connect("R");
+    solo.disconnect(first);
+    assert!(!solo.is_open(stream));
+    assert_eq!(solo.opening(), [second]);
+    let stream = solo.open();
+    answer(&mut solo, stream, &granted(HOUR, &[], None));
+    assert_eq!(solo.counters.get("relay.client.failed"), 0);
+    assert_eq!(relay_addresses(&solo), [through(PLACE)]);
 }
 
 #[test]

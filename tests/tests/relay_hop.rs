@@ -233,10 +233,13 @@ fn a_reservation_lasts_as_long_as_the_peer_is_connected_and_follows_it() {
     connect(&mut solo, a, "B");
     assert_eq!(solo.opening(), [first], "where the reservation was made, not the newest");
     solo.refuse_open(OpenError::StreamLimit);
+    assert_eq!(solo.opening(), [second], "and if no stream opens there, where one may");
+    solo.refuse_open(OpenError::StreamLimit);
     let third = solo.connect("B");
     solo.disconnect(third);
     connect(&mut solo, a, "B");
     assert_eq!(solo.opening(), [first], "the end of another connection moves nothing");
+    solo.refuse_open(OpenError::StreamLimit);
     solo.refuse_open(OpenError::StreamLimit);
     solo.disconnect(first);
     connect(&mut solo, a, "B");
@@ -263,6 +266,65 @@ fn a_renewal_over_another_connection_moves_the_reservation_there() {
     reserve(&mut solo, second);
     connect(&mut solo, a, "B");
     assert_eq!(solo.opening(), [second]);
+}
+
+#[test]
+fn a_target_that_is_not_reached_over_one_of_its_connections_is_asked_over_the_next() {
+    type Fault = fn(&mut Solo<Hop>, ConnectionId);
+    let faults: [Fault; 5] = [
+        |solo, _| solo.refuse_open(OpenError::StreamLimit),
+        |solo, _| {
+            let stop = solo.open();
+            solo.reset(stop, StreamFault::Remote(0));
+        },
+        |solo, connection| {
+            solo.open();
+            solo.disconnect(connection);
+        },
+        |solo, connection| {
+            solo.disconnect(connection);
+            solo.refuse_open(OpenError::NoConnection);
+        },
+        |solo, _| {
+            solo.open();
+            solo.advance(Duration::from_secs(10));
+        },
+    ];
+    for fault in faults {
+        let mut solo = relay();
+        let a = solo.connect("A");
+        let (first, second) = (solo.connect("B"), solo.connect("B"));
+        reserve(&mut solo, first);
+        let source = connect(&mut solo, a, "B");
+        assert_eq!(solo.opening(), [first]);
+        fault(&mut solo, first);
+        assert_eq!(solo.opening(), [second]);
+        accept(&mut solo);
+        assert!(solo.is_spliced(source));
+        assert_eq!((solo.behaviour.circuits(), solo.behaviour.reservations()), (1, 1));
+        solo.disconnect(a);
+        for connection in solo.connections.of(&peer("B")).to_vec() {
+            solo.disconnect(connection);
+        }
+        assert!(solo.behaviour.is_empty(), "{:?}", solo.behaviour);
+    }
+}
+
+#[test]
+fn the_connection_that_another_superseded_is_asked_last_and_no_more_than_three_are() {
+    let mut solo = relay();
+    let a = solo.connect("A");
+    let all: Vec<_> = (0..5).map(|_| solo.connect("B")).collect();
+    solo.connections.get_mut(all[1]).expect("a connection").is_superseded = true;
+    reserve(&mut solo, all[1]);
+    let source = connect(&mut solo, a, "B");
+    let mut asked = Vec::new();
+    while !solo.opening().is_empty() {
+        asked.extend(solo.opening());
+        solo.refuse_open(OpenError::StreamLimit);
+    }
+    assert_eq!(asked, [all[4], all[3], all[2]]);
+    assert_eq!(status(&mut solo, source), Status::ConnectionFailed);
 }
 
 #[test]

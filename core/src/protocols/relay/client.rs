@@ -335,9 +335,7 @@ impl Client {
         let purposes = streams.into_iter().map(|s| s.1).chain(opening.into_iter().map(|o| o.1));
         for purpose in purposes {
             match purpose {
-                Purpose::Reserve(relay) => {
-                    self.setback(cx, relay, ReserveError::Disconnected(reason.clone()));
-                }
+                Purpose::Reserve(relay) => self.reserve_cut(cx, relay, reason),
                 Purpose::Connect(circuit) => {
                     self.circuit_failed(cx, circuit, AttemptError::RelayUnreachable(reason.to_string()));
                 }

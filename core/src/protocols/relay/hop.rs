@@ -4,6 +4,7 @@
 //! CONNECT that asks for it to its last byte, so that limits hold at every moment.
 
 mod books;
+mod circuit;
 mod config;
 mod events;
 mod grant;
@@ -14,8 +15,9 @@ use std::{collections::BTreeMap, time::Duration};
 use libp2p_identity::PeerId;
 use peerless_proto::pb::{
     self,
-    relay::{HopMessage, HopType, StopMessage, StopType},
+    relay::{HopMessage, HopType},
 };
+use smallvec::SmallVec;
 
 use self::books::{Books, Party};
 pub use self::{
@@ -29,7 +31,7 @@ use super::{
 };
 use crate::{
     behaviour::{Behaviour, Context, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent},
-    event::{OpenError, SpliceEnd, SpliceReport},
+    event::{SpliceEnd, SpliceReport},
     ids::{ConnectionId, StreamId, Token},
     protocols::by_connection::ByConnection,
     time::{Deadline, Instant, Timers, UnixTime},
@@ -58,9 +60,10 @@ pub struct Hop {
     timers: Timers<Timer>,
 }
 
+/// It belongs to the peer: it lasts as long as any direct connection to it, and circuits go there over any of them.
 #[derive(Debug)]
 struct Reservation {
-    /// Where circuits to the peer are opened.
+    /// Over which it was granted last, where circuits are tried first.
     connection: ConnectionId,
     since: Instant,
     until: Instant,
@@ -89,6 +92,8 @@ struct Circuit {
     source: PeerId,
     source_stream: StreamId,
     target: PeerId,
+    /// Over which connections the target was asked.
+    tried: SmallVec<[ConnectionId; 2]>,
     /// From where it was asked for.
     ip: Option<Place>,
     stage: Stage,
@@ -105,6 +110,8 @@ impl Circuit {
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
+    /// Over which connection the target is asked is being decided.
+    Choosing,
     /// The stream to the target was asked for.
     Opening(Token),
     /// The target was asked.
@@ -229,37 +236,32 @@ impl Hop {
         cx.emit(Event::CircuitRefused { source, target, status, why });
     }
 
-    // Circuits.
+    // Circuits: `circuit.rs` asks the target.
 
     fn on_connect(&mut self, cx: &mut Context<'_>, asker: Asker, target: Option<PeerId>) {
         let Some(target) = target else {
             return self.refuse_circuit(cx, asker, None, Refusal::Malformed);
         };
-        let connection = match self.may_connect(cx, asker, target) {
-            Ok(connection) => connection,
-            Err(refusal) => return self.refuse_circuit(cx, asker, Some(target), refusal),
-        };
+        if let Err(refusal) = self.may_connect(cx, asker, target) {
+            return self.refuse_circuit(cx, asker, Some(target), refusal);
+        }
         let ip = self.places_of(cx.view(), asker.connection).first().copied();
         self.books.spend_circuit(&self.config.limits, asker.peer, ip, cx.now());
         let id = CircuitId(self.next_circuit);
         self.next_circuit += 1;
-        let token = cx.open(connection, STOP);
-        let until = cx.now() + self.config.timeout;
-        self.timers.set(until, Timer::Circuit(id));
-        self.opening.insert(token, connection, id);
         self.streams.insert(asker.stream, asker.connection, State::Source(id));
         let (source, source_stream) = (asker.peer, asker.stream);
-        let stage = Stage::Opening(token);
-        let circuit = Circuit { source, source_stream, target, ip, stage, until: Some(until) };
+        let (stage, tried) = (Stage::Choosing, SmallVec::new());
+        let circuit = Circuit { source, source_stream, target, tried, ip, stage, until: None };
         self.books.circuits.add(circuit.parties());
         self.circuits.insert(id, circuit);
+        self.ask_target(cx, id, Refusal::NoReservation);
     }
 
-    /// Decides on a circuit; says over which connection the target is asked.
-    fn may_connect(&self, cx: &Context<'_>, asker: Asker, target: PeerId) -> Result<ConnectionId, Refusal> {
+    /// Decides on a circuit.
+    fn may_connect(&self, cx: &Context<'_>, asker: Asker, target: PeerId) -> Result<(), Refusal> {
         let (view, source) = (cx.view(), asker.peer);
         let ip = self.places_of(view, asker.connection).first().copied();
-        let reservation = self.reservations.get(&target);
         let circuits = &self.books.circuits;
         let (peer_full_at, ip_full_at) = self.books.connecting.full_at(&source, ip);
         let ask = |address| Ask::Connect { source, address, target };
@@ -267,7 +269,7 @@ impl Hop {
             relayed: asker.relayed,
             to_itself: target == source || target == view.local_peer(),
             allowed: self.allows(view, asker.connection, ask),
-            reserved: reservation.is_some(),
+            reserved: self.reservations.contains_key(&target),
             circuits: self.circuits.len(),
             of_source: circuits.get(&Party::Source(source)),
             of_target: circuits.get(&Party::Target(target)),
@@ -275,37 +277,7 @@ impl Hop {
             peer_full_at,
             ip_full_at,
         };
-        self.config.limits.connect(cx.now(), &request)?;
-        reservation.map(|reservation| reservation.connection).ok_or(Refusal::NoReservation)
-    }
-
-    fn on_opened(&mut self, cx: &mut Context<'_>, token: Token, result: Result<StreamId, OpenError>) {
-        let Some((connection, id)) = self.opening.remove(token) else {
-            // The circuit was given up while its stream was being opened.
-            if let Ok(stream) = result {
-                cx.reset(stream);
-            }
-            return;
-        };
-        let Some(circuit) = self.circuits.get_mut(&id) else { return };
-        match result {
-            Ok(stream) => {
-                circuit.stage = Stage::Asking(stream);
-                let limit = wire::limit_to_wire(self.config.limits.circuit());
-                cx.send(stream, wire::encode(&StopMessage::connect(circuit.source.to_bytes(), limit)));
-                self.streams.insert(stream, connection, State::Target(id));
-            }
-            Err(_) => self.fail(cx, id, Refusal::StopUnopened),
-        }
-    }
-
-    fn on_stop_answer(&mut self, cx: &mut Context<'_>, id: CircuitId, stream: StreamId, frame: &[u8]) {
-        let message = pb::decode::<StopMessage>(frame).ok();
-        match message.filter(|message| message.kind() == Some(StopType::Status)) {
-            Some(answer) if Status::from(answer.status) == Status::Ok => self.join(cx, id, stream),
-            Some(_) => self.fail(cx, id, Refusal::StopRefused),
-            None => self.fail(cx, id, Refusal::StopFault),
-        }
+        self.config.limits.connect(cx.now(), &request)
     }
 
     fn join(&mut self, cx: &mut Context<'_>, id: CircuitId, target_stream: StreamId) {
@@ -351,8 +323,8 @@ impl Hop {
 
     /// A circuit that is not joined cannot be: its source is told why.
     fn fail(&mut self, cx: &mut Context<'_>, id: CircuitId, refusal: Refusal) {
+        self.drop_target(cx, id);
         let Some(circuit) = self.remove(id) else { return };
-        self.drop_target(cx, &circuit);
         let (stream, peer) = (circuit.source_stream, circuit.source);
         let Some((connection, _)) = self.streams.remove(stream) else { return };
         let asker = Asker { stream, connection, peer, relayed: false };
@@ -361,21 +333,10 @@ impl Hop {
 
     /// The source of a circuit that is not joined went away.
     fn abandon(&mut self, cx: &mut Context<'_>, id: CircuitId) {
+        self.drop_target(cx, id);
         let Some(circuit) = self.remove(id) else { return };
-        self.drop_target(cx, &circuit);
         self.streams.remove(circuit.source_stream);
         cx.count("relay.hop.abandoned");
-    }
-
-    fn drop_target(&mut self, cx: &mut Context<'_>, circuit: &Circuit) {
-        match circuit.stage {
-            Stage::Opening(token) => {
-                self.opening.remove(token);
-            }
-            // A stream that is lost already is not in the table any more.
-            Stage::Asking(stream) if self.streams.remove(stream).is_some() => cx.reset(stream),
-            Stage::Asking(_) | Stage::Joined { .. } => {}
-        }
     }
 
     /// Takes a circuit out of the books, its counts and its timer included.
@@ -405,7 +366,7 @@ impl Hop {
                 if !lost {
                     cx.reset(stream);
                 }
-                self.fail(cx, id, Refusal::StopFault);
+                self.ask_target(cx, id, Refusal::StopFault);
             }
         }
     }
@@ -417,11 +378,11 @@ impl Hop {
                     self.timers.clear(until, Timer::Stream(stream));
                 }
                 State::Source(id) => self.abandon(cx, id),
-                State::Target(id) => self.fail(cx, id, Refusal::TargetLost),
+                State::Target(id) => self.ask_target(cx, id, Refusal::TargetLost),
             }
         }
         for (_, id) in self.opening.remove_connection(connection) {
-            self.fail(cx, id, Refusal::TargetLost);
+            self.ask_target(cx, id, Refusal::TargetLost);
         }
         let other = direct_connection(cx.view(), &peer);
         let Some(reservation) = self.reservations.get_mut(&peer) else { return };
@@ -448,7 +409,7 @@ impl Hop {
                     *until = None;
                     cx.reset(*source_stream);
                 }
-                Some(_) => self.fail(cx, id, Refusal::StopTimeout),
+                Some(_) => self.ask_target(cx, id, Refusal::StopTimeout),
                 None => {}
             },
         }

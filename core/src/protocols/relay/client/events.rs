@@ -48,12 +48,15 @@ pub enum Event {
         /// The relay.
         relay: PeerId,
     },
-    /// A reservation could not be renewed; it goes on, and is tried to be renewed again unless it ends before.
+    /// A reservation could not be renewed, or the relay refused to; it goes on to its end, and meanwhile the relay is asked
+    /// again (circuit-v2: it holds until `expire`).
     RefreshFailed {
         /// The relay.
         relay: PeerId,
         /// Why.
         reason: ReserveError,
+        /// For how long it still holds.
+        left: Duration,
         /// When it is tried again.
         retry: Duration,
     },
@@ -106,8 +109,9 @@ impl fmt::Display for Event {
             Self::Reserved { relay, renewed: false, .. } => write!(f, "active at {relay}"),
             Self::Reserved { relay, renewed: true, .. } => write!(f, "renewed at {relay}"),
             Self::Refreshing { relay } => write!(f, "refreshing at {relay}"),
-            Self::RefreshFailed { relay, reason, retry } => {
-                write!(f, "not renewed at {relay}: {reason}; again in {:.3} s", retry.as_secs_f64())
+            Self::RefreshFailed { relay, reason, left, retry } => {
+                let (left, retry) = (left.as_secs_f64(), retry.as_secs_f64());
+                write!(f, "not renewed at {relay}: {reason}; holds for {left:.3} s, again in {retry:.3} s")
             }
             Self::Lost { relay, reason, retry: None } => write!(f, "lost at {relay}: {reason}"),
             Self::Lost { relay, reason, retry: Some(retry) } => {

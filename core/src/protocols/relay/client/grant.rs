@@ -169,6 +169,12 @@ pub(super) fn back_off(failures: u32, rng: &mut Rng) -> Duration {
     rng.between((longest / 2).max(MIN_BACK_OFF), longest)
 }
 
+/// The longest pause after a renewal failed, if the reservation lasts for another `left`: a third of it, so that there are
+/// several more tries.
+pub(super) fn retry_within(left: Duration) -> Duration {
+    (left / 3).max(MIN_REFRESH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

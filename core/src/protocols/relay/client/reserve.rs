@@ -9,7 +9,7 @@ use peerless_proto::{address, pb::relay::HopMessage};
 use super::{
     super::{direct_connection, wire},
     Client, Event, Purpose, Request, ReservationState, ReserveError, Timer,
-    grant::{Asked, Grant, MAX_BACK_OFF, back_off, refresh_after},
+    grant::{Asked, Grant, MAX_BACK_OFF, back_off, refresh_after, retry_within},
 };
 use crate::{
     addresses::AddressSource,
@@ -50,9 +50,11 @@ enum State {
     BackingOff,
 }
 
-/// A reservation that is alive.
+/// A reservation that is alive. It belongs to the peer: it lasts as long as any direct connection to the relay, and until
+/// its end.
 #[derive(Debug)]
 struct Held {
+    /// Over which it was granted last. Some relays keep their books by connection, so it is renewed when this one ends.
     connection: ConnectionId,
     since: Instant,
     until: Instant,
@@ -163,7 +165,10 @@ impl Client {
             return;
         }
         match result {
-            Ok(connection) => self.request(cx, relay, *connection),
+            Ok(connection) => {
+                let best = direct_connection(cx.view(), &relay);
+                self.request(cx, relay, best.unwrap_or(*connection));
+            }
             Err(error) => self.setback(cx, relay, ReserveError::Unreachable(error.clone())),
         }
     }
@@ -174,7 +179,7 @@ impl Client {
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
         wanted.asked = cx.now();
         wanted.state = match mem::replace(&mut wanted.state, State::BackingOff) {
-            State::Active(held) => {
+            State::Active(held) | State::Refreshing(held, _) => {
                 cx.emit(Event::Refreshing { relay });
                 State::Refreshing(held, request)
             }
@@ -258,12 +263,14 @@ impl Client {
         cx.emit(Event::Reserved { relay, expires, addresses, limit, renewed });
     }
 
-    /// Something went wrong. A reservation survives it if it may still be renewed in time; else the next try comes
-    /// after a pause.
+    /// Something went wrong. What is held lasts until its end, whatever a renewal was answered, and as long as there is a
+    /// connection to the relay; else the next try comes after a pause.
     pub(super) fn setback(&mut self, cx: &mut Context<'_>, relay: PeerId, reason: ReserveError) {
         let now = cx.now();
+        let is_connected = direct_connection(cx.view(), &relay).is_some();
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
-        let survives = matches!(wanted.state, State::Refreshing(..)) && is_passing(&reason);
+        let survives = reason != ReserveError::Expired
+            && matches!(&wanted.state, State::Refreshing(held, _) if is_connected && now < held.until);
         // A relay that grants and drops in turn is not tried at once every time.
         let long_held = |held: &Held| !survives && now.saturating_duration_since(held.since) >= MAX_BACK_OFF;
         if wanted.state.held().is_some_and(long_held) {
@@ -279,7 +286,12 @@ impl Client {
             }
         }
         wanted.failures = wanted.failures.saturating_add(1);
-        let retry = back_off(wanted.failures, cx.rng());
+        let mut retry = back_off(wanted.failures, cx.rng());
+        if let State::Refreshing(held, _) = &state
+            && survives
+        {
+            retry = retry.min(retry_within(held.until.saturating_duration_since(now)));
+        }
         self.set_step(relay, Some(now + retry));
         match state {
             State::BackingOff => {}
@@ -316,10 +328,11 @@ impl Client {
         retry: Duration,
     ) {
         cx.count("relay.client.refresh_failed");
+        let left = held.until.saturating_duration_since(cx.now());
         if let Some(wanted) = self.relays.get_mut(&relay) {
             wanted.state = State::Active(held);
         }
-        cx.emit(Event::RefreshFailed { relay, reason, retry });
+        cx.emit(Event::RefreshFailed { relay, reason, left, retry });
     }
 
     fn lose(
@@ -339,6 +352,14 @@ impl Client {
         cx.emit(Event::Lost { relay, reason, retry });
     }
 
+    /// The stream on which a relay was asked went with its connection. If there is another, the relay is asked there.
+    pub(super) fn reserve_cut(&mut self, cx: &mut Context<'_>, relay: PeerId, reason: &CloseReason) {
+        match direct_connection(cx.view(), &relay) {
+            Some(other) if self.relays.contains_key(&relay) => self.request(cx, relay, other),
+            _ => self.setback(cx, relay, ReserveError::Disconnected(reason.clone())),
+        }
+    }
+
     pub(super) fn reserve_disconnected(
         &mut self,
         cx: &mut Context<'_>,
@@ -346,9 +367,13 @@ impl Client {
         peer: PeerId,
         reason: &CloseReason,
     ) {
-        let held = self.relays.get(&peer).and_then(|wanted| wanted.state.held());
-        if held.is_some_and(|held| held.connection == connection) {
-            self.setback(cx, peer, ReserveError::Disconnected(reason.clone()));
+        let Some(wanted) = self.relays.get(&peer) else { return };
+        let Some(held) = wanted.state.held() else { return };
+        let (carried, is_idle) = (held.connection == connection, matches!(wanted.state, State::Active(_)));
+        match direct_connection(cx.view(), &peer) {
+            None => self.setback(cx, peer, ReserveError::Disconnected(reason.clone())),
+            Some(other) if carried && is_idle => self.request(cx, peer, other),
+            Some(_) => {}
         }
     }
 
@@ -358,7 +383,7 @@ impl Client {
         wanted.step = None;
         match &wanted.state {
             State::Active(held) => {
-                let connection = held.connection;
+                let connection = direct_connection(cx.view(), &relay).unwrap_or(held.connection);
                 self.request(cx, relay, connection);
             }
             State::Requesting(_) | State::Refreshing(..) => self.setback(cx, relay, ReserveError::TimedOut),
@@ -398,9 +423,4 @@ impl State {
             Self::Connecting(_) | Self::Requesting(_) | Self::BackingOff => None,
         }
     }
-}
-
-/// Whether the same request may succeed a little later, so that the reservation need not be given up.
-fn is_passing(reason: &ReserveError) -> bool {
-    matches!(reason, ReserveError::Open(_) | ReserveError::Stream(_) | ReserveError::TimedOut)
 }
