@@ -13,7 +13,7 @@ use peerless_proto::address::{self, MAX_ADDR_LEN};
 
 pub(crate) use self::archive::{Archive, TABLE};
 use self::stored::Changes;
-use crate::{behaviour::ProtocolName, time::Instant};
+use crate::{behaviour::ProtocolName, protocols::relay, time::Instant};
 
 mod archive;
 mod row;
@@ -123,6 +123,8 @@ pub struct Peerstore {
     peers: BTreeMap<PeerId, Entry>,
     /// The peers that may be forgotten, the least useful first.
     order: BTreeSet<Use>,
+    /// Those that speak the relay's protocol.
+    relays: BTreeSet<PeerId>,
     addresses: usize,
     /// What is not stored yet; `None` if nothing is to be.
     changes: Option<Changes>,
@@ -131,7 +133,14 @@ pub struct Peerstore {
 impl Peerstore {
     /// An empty one.
     pub fn new(config: PeerstoreConfig) -> Self {
-        Self { config, peers: BTreeMap::new(), order: BTreeSet::new(), addresses: 0, changes: None }
+        Self {
+            config,
+            peers: BTreeMap::new(),
+            order: BTreeSet::new(),
+            relays: BTreeSet::new(),
+            addresses: 0,
+            changes: None,
+        }
     }
 
     /// Its bounds.
@@ -204,7 +213,19 @@ impl Peerstore {
     /// Takes note of what a peer speaks, in place of what it spoke before.
     pub fn set_protocols(&mut self, now: Instant, peer: PeerId, protocols: &[ProtocolName]) {
         let most = self.config.protocols;
-        self.update(now, peer, |entry| entry.protocols = protocols.iter().take(most).cloned().collect());
+        let is_other = self.update(now, peer, |entry| {
+            let was_relay = entry.is_relay();
+            entry.protocols = protocols.iter().take(most).cloned().collect();
+            entry.is_relay() != was_relay
+        });
+        if is_other == Some(true) && self.is_worth_storing(now, &peer) {
+            self.note(now, peer);
+        }
+    }
+
+    /// Peers that are known to relay for others, by PeerId.
+    pub fn relays(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.relays.iter().copied()
     }
 
     /// Takes a measured round-trip time into the average, with a weight of a tenth.
@@ -374,6 +395,10 @@ impl Peerstore {
         if !entry.is_kept() {
             self.order.insert(entry.usefulness(peer));
         }
+        match entry.is_relay() {
+            true => _ = self.relays.insert(peer),
+            false => _ = self.relays.remove(&peer),
+        }
         result
     }
 
@@ -389,6 +414,7 @@ impl Peerstore {
         let was_worth_storing = self.is_worth_storing(now, &peer);
         if let Some(entry) = self.peers.remove(&peer) {
             self.order.remove(&entry.usefulness(peer));
+            self.relays.remove(&peer);
             self.addresses -= entry.addresses.len();
         }
         if let Some(changes) = &mut self.changes {
@@ -417,6 +443,10 @@ impl Entry {
 
     fn usefulness(&self, peer: PeerId) -> Use {
         (self.is_reached(), self.touched, peer)
+    }
+
+    fn is_relay(&self) -> bool {
+        self.protocols.contains(&relay::HOP)
     }
 
     fn is_reached(&self) -> bool {

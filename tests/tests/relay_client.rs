@@ -11,6 +11,7 @@ use peerless_core::{
     },
     identity::Identity,
     ids::{ConnectionId, StreamId},
+    peerstore::Source,
     protocols::relay::{
         HOP, STOP, Status,
         client::{self, Client, Config, ReserveError},
@@ -164,6 +165,61 @@ fn a_renewal_comes_at_four_fifths_of_the_term_or_a_little_before() {
     assert_eq!(solo.opening(), [relay]);
     let at = solo.now().saturating_duration_since(Instant::ZERO);
     assert!(Duration::from_secs(2736) <= at && at <= Duration::from_secs(2880), "{at:?}");
+}
+
+const ELSEWHERE: &str = "/ip4/203.0.113.9/udp/4001/quic-v1";
+
+fn at(place: &str) -> Multiaddr {
+    address(place).with(Protocol::P2p(peer("R")))
+}
+
+#[test]
+fn all_addresses_of_a_relay_are_tried_whoever_told_them() {
+    let mut solo = client();
+    solo.with(|client, cx| client.reserve(cx, at(PLACE))).unwrap();
+    solo.with(|client, cx| client.reserve(cx, at(ELSEWHERE))).unwrap();
+    assert_eq!(solo.dialling(), [[at(PLACE)], [at(ELSEWHERE)]], "the second joins in");
+    solo.dialled("R");
+    solo.dial_fails(DialError { attempts: Vec::new() });
+    let stream = solo.open();
+    let told = "/ip4/203.0.113.7/udp/4001/quic-v1";
+    answer(&mut solo, stream, &granted(HOUR, &[told], None));
+    let stored = "/ip4/203.0.113.8/udp/4001/quic-v1";
+    let now = solo.now();
+    solo.peerstore.add(now, peer("R"), &[address(stored)], Source::Identify, None);
+    for connection in solo.connections.of(&peer("R")).to_vec() {
+        solo.disconnect(connection);
+    }
+    solo.next_deadline();
+    assert_eq!(solo.dialling(), [[at(PLACE), at(ELSEWHERE), at(told), at(stored)]]);
+}
+
+#[test]
+fn no_more_addresses_of_a_relay_are_kept_than_eight() {
+    let mut solo = client();
+    for n in 0..100 {
+        let place = format!("/ip4/203.0.113.{n}/udp/4001/quic-v1");
+        solo.with(|client, cx| client.reserve(cx, at(&place))).unwrap();
+    }
+    while !solo.dialling().is_empty() {
+        solo.dial_fails(DialError { attempts: Vec::new() });
+    }
+    solo.next_deadline();
+    let [dialled] = &solo.dialling()[..] else { panic!("one dial") };
+    let latest: Vec<_> = (92..100).map(|n| at(&format!("/ip4/203.0.113.{n}/udp/4001/quic-v1"))).collect();
+    assert_eq!(*dialled, latest);
+}
+
+#[test]
+fn a_circuit_through_a_relay_that_is_only_known_by_its_name_goes_where_it_is_known_to_be() {
+    let mut solo = client();
+    let now = solo.now();
+    let listed = [address(ELSEWHERE), circuit(PLACE, "X", "R")];
+    solo.peerstore.add(now, peer("R"), &listed, Source::Identify, None);
+    solo.dial(circuit("", "R", "A"));
+    assert_eq!(solo.dialling(), [[at(ELSEWHERE)]], "but not over a circuit");
+    solo.dialled("R");
+    assert_eq!(solo.opening().len(), 1);
 }
 
 #[test]

@@ -15,6 +15,9 @@ pub(super) const MAX_ADDRESSES: usize = 16;
 /// The longest row.
 const MAX_ROW: usize = 18 + MAX_ADDRESSES * (11 + MAX_ADDR_LEN);
 const VERSION: u8 = 1;
+/// What a row holds beside addresses: the number of a record, and that the peer is a relay.
+const RECORD: u8 = 1;
+const RELAY: u8 = 2;
 const REACHED: u8 = 0x80;
 const FOR_GOOD: u64 = u64::MAX;
 
@@ -25,6 +28,8 @@ pub(super) struct Row {
     pub(super) written: UnixTime,
     /// The number of the newest signed record.
     pub(super) record: Option<u64>,
+    /// Whether it relays for others.
+    pub(super) is_relay: bool,
     /// The most useful first; [`MAX_ADDRESSES`] at most.
     pub(super) addresses: Vec<RowAddress>,
 }
@@ -50,11 +55,12 @@ impl Row {
             return None;
         }
         let written = UnixTime::from_duration(Duration::from_millis(take_u64(&mut value)?));
-        let record = match *take(&mut value)? {
-            [0] => None,
-            [1] => Some(take_u64(&mut value)?),
-            _ => return None,
-        };
+        let [flags] = *take(&mut value)?;
+        if flags & !(RECORD | RELAY) != 0 {
+            return None;
+        }
+        let record = if flags & RECORD != 0 { Some(take_u64(&mut value)?) } else { None };
+        let is_relay = flags & RELAY != 0;
         let mut addresses = Vec::new();
         while !value.is_empty() {
             if addresses.len() == MAX_ADDRESSES {
@@ -62,7 +68,7 @@ impl Row {
             }
             addresses.push(RowAddress::take(&mut value, peer)?);
         }
-        Some((peer, Self { written, record, addresses }))
+        Some((peer, Self { written, record, is_relay, addresses }))
     }
 
     /// The bytes of the row.
@@ -70,12 +76,10 @@ impl Row {
         let mut value = Vec::with_capacity(18 + self.addresses.len() * 32);
         value.put_u8(VERSION);
         value.put_u64(millis(self.written.since_epoch()));
-        match self.record {
-            None => value.put_u8(0),
-            Some(number) => {
-                value.put_u8(1);
-                value.put_u64(number);
-            }
+        let relay = if self.is_relay { RELAY } else { 0 };
+        value.put_u8(relay | self.record.map_or(0, |_| RECORD));
+        if let Some(number) = self.record {
+            value.put_u64(number);
         }
         for RowAddress { address, source, left, is_reached } in &self.addresses {
             let source = SOURCES.iter().position(|each| each == source).unwrap_or(0) as u8;

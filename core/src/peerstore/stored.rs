@@ -8,7 +8,10 @@ use super::{
     Entry, PeerAddress, Peerstore, Source,
     row::{MAX_ADDRESSES, Row, RowAddress},
 };
-use crate::time::{Instant, UnixTime};
+use crate::{
+    protocols::relay::HOP,
+    time::{Instant, UnixTime},
+};
 
 /// What is not stored yet.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +99,7 @@ impl Peerstore {
         Some(Row {
             written: unix,
             record: entry.record.as_ref().map(|(number, _)| *number),
+            is_relay: entry.is_relay(),
             addresses: known.take(MAX_ADDRESSES).map(address).collect(),
         })
     }
@@ -134,6 +138,9 @@ impl Peerstore {
         }
         let most = self.config.addresses;
         self.alter(now, Instant::ZERO, peer, |entry| {
+            if row.is_relay && entry.protocols.is_empty() {
+                entry.protocols.push(HOP);
+            }
             let newest = entry.record.as_ref().map(|(number, _)| *number);
             if row.record > newest {
                 entry.addresses.retain(|known| known.source != Source::Certified);

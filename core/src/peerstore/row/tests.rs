@@ -21,6 +21,7 @@ fn random(rng: &mut Rng) -> Row {
     Row {
         written: UnixTime::from_duration(Duration::from_millis(rng.below(u64::MAX))),
         record: (rng.below(2) == 0).then(|| rng.below(u64::MAX)),
+        is_relay: rng.below(2) == 0,
         addresses: (0..rng.below(MAX_ADDRESSES as u64 + 1)).map(|_| address(rng)).collect(),
     }
 }
@@ -46,8 +47,12 @@ fn a_row_stands_as_it_was_agreed() {
         left: Some(Duration::from_secs(1)),
         is_reached: true,
     };
-    let row = Row { written: UnixTime::from_secs(2), record: Some(3), addresses: vec![address] };
-    let hex: String = row.write().iter().map(|byte| format!("{byte:02x}")).collect();
+    let row =
+        Row { written: UnixTime::from_secs(2), record: Some(3), is_relay: false, addresses: vec![address] };
+    let hex = |row: &Row| row.write().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let relay = Row { record: None, is_relay: true, addresses: Vec::new(), ..row.clone() };
+    assert_eq!(hex(&relay), "0100000000000007d002", "version, milliseconds, a relay");
+    let hex = hex(&row);
     assert_eq!(
         hex,
         concat!(
@@ -114,7 +119,7 @@ fn counts_and_lengths_are_not_believed() {
     assert_eq!((row.record, row.addresses[0].left), (Some(u64::MAX), None));
     assert!(read(&head(&[0])).is_some());
     assert_eq!(read(&[&head(&[0])[..], &good.repeat(MAX_ADDRESSES + 1)].concat()), None, "too many");
-    assert_eq!(read(&head(&[2])), None, "neither a record nor none");
+    assert_eq!(read(&head(&[4])), None, "something of which we know nothing");
     assert_eq!(read(&[head(&[0]), entry(4, 9, place.as_ref())].concat()), None, "an unknown source");
     assert_eq!(read(&[head(&[0]), entry(3, u16::MAX, place.as_ref())].concat()), None, "longer than the row");
     assert_eq!(read(&[head(&[0]), entry(3, 0, &[])].concat()), None, "an empty address");

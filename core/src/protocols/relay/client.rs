@@ -11,9 +11,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
+use peerless_proto::address;
 
 pub(crate) use self::connect::{any_relay, through_any_relay};
-use self::{auto::Auto, connect::Circuit, known::Known, reserve::Relay};
+use self::{
+    auto::Auto,
+    connect::Circuit,
+    known::{Candidate, Known},
+    reserve::Relay,
+};
 pub use self::{
     auto::{AutoRelay, Reachability, When},
     events::{Event, ReservationState, ReserveError},
@@ -57,6 +63,9 @@ impl Default for Config {
     }
 }
 
+/// Most addresses at which a relay is dialled at once.
+const MAX_PLACES: usize = 16;
+
 /// The user of relays in one node.
 #[derive(Debug)]
 pub struct Client {
@@ -67,7 +76,7 @@ pub struct Client {
     circuits: BTreeMap<Token, Circuit>,
     /// Connections to relays under way, each of which may serve several.
     links: BTreeMap<Token, Link>,
-    link_to: BTreeMap<(PeerId, Multiaddr), Token>,
+    link_to: BTreeMap<(PeerId, Vec<Multiaddr>), Token>,
     opening: ByConnection<Token, Purpose>,
     streams: ByConnection<StreamId, Purpose>,
     /// Connections through relays, ours and others'.
@@ -83,7 +92,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Link {
     relay: PeerId,
-    address: Multiaddr,
+    addresses: Vec<Multiaddr>,
     since: Instant,
     /// Dials that wait for it.
     circuits: Vec<Token>,
@@ -170,22 +179,39 @@ impl Client {
         self.len() == 0
     }
 
-    /// Connects to a relay, or joins in with who is already connecting to it at that address.
-    fn link(&mut self, cx: &mut Context<'_>, relay: PeerId, address: Multiaddr) -> Token {
-        let key = (relay, address);
+    /// Connects to a relay, or joins in with who is already connecting to it at these addresses.
+    fn link(&mut self, cx: &mut Context<'_>, relay: PeerId, addresses: Vec<Multiaddr>) -> Token {
+        let key = (relay, addresses);
         if let Some(token) = self.link_to.get(&key) {
             return *token;
         }
-        let token = cx.dial(Some(relay), vec![key.1.clone()]);
-        let link = Link { relay, address: key.1.clone(), since: cx.now(), circuits: Vec::new() };
+        let token = cx.dial(Some(relay), key.1.clone());
+        let link = Link { relay, addresses: key.1.clone(), since: cx.now(), circuits: Vec::new() };
         self.links.insert(token, link);
         self.link_to.insert(key, token);
         token
     }
 
+    /// Where a relay may be, each with its `/p2p`: where the caller says, where we were asked to find it, where it said that it
+    /// is, and what is known of it otherwise.
+    fn places_of(&self, cx: &Context<'_>, relay: &PeerId, named: Option<Multiaddr>) -> Vec<Multiaddr> {
+        let wanted = self.relays.get(relay);
+        let wanted = wanted.into_iter().flat_map(|wanted| wanted.addresses.iter().chain(&wanted.told));
+        let known = self.known.get(relay).into_iter().flat_map(Candidate::addresses);
+        let stored = cx.view().peerstore.addresses(cx.now(), relay).into_iter();
+        let stored = stored.filter_map(|known| address::with_peer(known.address.clone(), *relay).ok());
+        let mut places = Vec::new();
+        for place in named.into_iter().chain(wanted.cloned()).chain(known.cloned()).chain(stored) {
+            if places.len() < MAX_PLACES && !address::is_circuit(&place) && !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        places
+    }
+
     fn on_linked(&mut self, cx: &mut Context<'_>, token: Token, result: Result<ConnectionId, DialError>) {
-        let Some(Link { relay, address, since, circuits }) = self.links.remove(&token) else { return };
-        self.link_to.remove(&(relay, address));
+        let Some(Link { relay, addresses, since, circuits }) = self.links.remove(&token) else { return };
+        self.link_to.remove(&(relay, addresses));
         if result.is_err() && circuits.is_empty() && !self.relays.contains_key(&relay) {
             self.auto_unreachable(cx, relay, since);
         }

@@ -474,13 +474,16 @@ pub(crate) struct Shape {
     pub(crate) peer: Option<PeerId>,
 }
 
-/// Takes `/HOST/udp/PORT/quic-v1` and `/dnsaddr/NAME`, with or without `/p2p/PEER`, and `/…/p2p/RELAY/p2p-circuit/p2p/PEER`.
+/// Takes `/HOST/udp/PORT/quic-v1` and `/dnsaddr/NAME`, alone, with `/p2p/PEER` or with `/p2p/RELAY/p2p-circuit/p2p/PEER`.
 pub(crate) fn shape(address: &Multiaddr) -> Option<Shape> {
     use Protocol::{Dns, Dns4, Dns6, Dnsaddr, Ip4, Ip6, P2p, P2pCircuit, QuicV1, Udp};
     let parts: Vec<_> = address.iter().collect();
     match parts[..] {
         [Dnsaddr(_)] => return Some(Shape { relay: None, peer: None }),
         [Dnsaddr(_), P2p(peer)] => return Some(Shape { relay: None, peer: Some(peer) }),
+        [Dnsaddr(_), P2p(relay), P2pCircuit, P2p(peer)] => {
+            return Some(Shape { relay: Some(relay), peer: Some(peer) });
+        }
         _ => {}
     }
     let (Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_), Udp(_), QuicV1) =

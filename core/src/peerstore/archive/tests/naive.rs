@@ -96,7 +96,7 @@ impl Naive {
 
 fn rows_of(life: &Life) -> BTreeMap<PeerId, Expected> {
     let rows = life.table.iter().map(|(key, value)| Row::read(key, value).expect("a good row"));
-    rows.map(|(peer, Row { written, record, addresses })| {
+    rows.map(|(peer, Row { written, record, addresses, .. })| {
         let until = |it: &RowAddress| it.left.map(|left| written + left);
         let said = addresses.into_iter().map(|it| (it.address.clone(), it.source, until(&it), it.is_reached));
         let mut said: Vec<_> = said.filter(|it| it.2.is_none_or(|until| until > life.unix())).collect();

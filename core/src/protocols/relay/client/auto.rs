@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{addresses, behaviour::Context, time::Instant};
 
+/// How long until the peerstore is looked at again while relays are missing.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
 /// When to look for relays, and how many reservations to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AutoRelay {
@@ -134,17 +137,19 @@ impl Client {
         let (desired, max) = (self.config.auto.desired, self.config.auto.max);
         while self.in_use() < max {
             let is_needed = self.in_use() < desired;
-            let Some((relay, address)) = self.next_relay(cx, is_needed) else { break };
+            let Some((relay, addresses)) = self.next_relay(cx, is_needed) else { break };
             let failures = self.known.get(&relay).map_or(0, |candidate| candidate.failures);
             self.auto.chosen.insert(relay);
-            if self.want(cx, address, failures).is_err() {
+            if self.want(cx, addresses, failures).is_err() {
                 self.auto.chosen.remove(&relay);
                 self.postpone(relay, failures, now + MAX_BACK_OFF);
             }
         }
         let waiting = self.known.relays().filter(|(relay, _)| !self.relays.contains_key(relay));
         let next = waiting.map(|(_, candidate)| candidate.not_before).filter(|at| *at > now).min();
-        self.set_auto_step(next.filter(|_| self.in_use() < desired));
+        // Meanwhile the peerstore may hear of relays.
+        let next = next.unwrap_or(now + LOOK_AGAIN).min(now + LOOK_AGAIN);
+        self.set_auto_step((self.in_use() < desired).then_some(next));
     }
 
     /// A relay does not forward to us any more, or would not: if we chose it, another one is chosen.
@@ -198,6 +203,7 @@ impl Client {
     fn auto_start(&mut self, cx: &mut Context<'_>) -> Instant {
         let ready = cx.now() + self.config.auto.boot_delay;
         self.auto.ready = Some(ready);
+        let mut relays = Vec::new();
         let bootstrap: Vec<_> = self.config.auto.bootstrap.iter().take(MAX_CANDIDATES).cloned().collect();
         for address in bootstrap {
             let (_, peer) = address::split_peer(&address);
@@ -207,8 +213,14 @@ impl Client {
                 continue;
             };
             self.known.configure(cx.view(), relay, &address, cx.now());
+            if !relays.contains(&relay) {
+                relays.push(relay);
+            }
+        }
+        for relay in relays {
             if direct_connection(cx.view(), &relay).is_none() {
-                self.link(cx, relay, address);
+                let places = self.places_of(cx, &relay, None);
+                self.link(cx, relay, places);
             }
         }
         ready
@@ -226,11 +238,11 @@ impl Client {
 
     /// The relay to ask next: the best that is fit, elsewhere than those in use if possible. If we need one, one that is
     /// not fit is better than none, as soon as its pause is over; and if we do not, only one that is connected will do.
-    fn next_relay(&mut self, cx: &mut Context<'_>, is_needed: bool) -> Option<(PeerId, Multiaddr)> {
+    fn next_relay(&mut self, cx: &mut Context<'_>, is_needed: bool) -> Option<(PeerId, Vec<Multiaddr>)> {
         let (now, view) = (cx.now(), cx.view());
         self.known.refresh(view, &mut self.scores, now);
         let used: BTreeSet<_> =
-            self.relays.values().filter_map(|wanted| addresses::site(&wanted.address)).collect();
+            self.relays.values().filter_map(|wanted| addresses::site(wanted.address())).collect();
         let free = self.known.relays().filter(|(relay, candidate)| {
             candidate.not_before <= now
                 && !self.relays.contains_key(relay)
@@ -242,12 +254,15 @@ impl Client {
         for group in [&far, &near] {
             let relays: Vec<_> = group.iter().map(|(relay, _)| *relay).collect();
             if let Some(best) = self.scores.best(&relays, cx.rng(), now) {
-                return self.known.get(&best).map(|candidate| (best, candidate.address.clone()));
+                return self
+                    .known
+                    .get(&best)
+                    .map(|candidate| (best, candidate.addresses().cloned().collect()));
             }
         }
         let unfit = far.iter().chain(&near).filter(|_| is_needed);
         let (relay, candidate) = unfit.min_by_key(|(_, candidate)| candidate.not_before)?;
-        Some((*relay, candidate.address.clone()))
+        Some((*relay, candidate.addresses().cloned().collect()))
     }
 
     /// Relays where a reservation is held or being asked for.

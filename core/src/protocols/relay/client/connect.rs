@@ -107,7 +107,9 @@ impl Client {
     ) {
         let connection = direct_connection(cx.view(), &circuit.relay);
         let address = circuit.relay_with_peer().with(Protocol::P2pCircuit).with(Protocol::P2p(target));
-        if connection.is_none() && circuit.relay_addr.is_empty() {
+        let named = Some(circuit.relay_with_peer()).filter(|_| !circuit.relay_addr.is_empty());
+        let places = self.places_of(cx, &circuit.relay, named);
+        if connection.is_none() && places.is_empty() {
             let error = AttemptError::RelayUnreachable("the address does not say where it is".into());
             return refuse(cx, token, DialError::one(address, error));
         }
@@ -120,7 +122,7 @@ impl Client {
         match connection {
             Some(connection) => self.ask(cx, token, connection),
             None => {
-                let link = self.link(cx, relay, circuit.relay_with_peer());
+                let link = self.link(cx, relay, places);
                 if let Some(link) = self.links.get_mut(&link) {
                     link.circuits.push(token);
                 }
@@ -272,7 +274,7 @@ impl Client {
         let is_new = |c: &CircuitAddr| c.relay != us && c.relay != *target && !tried.contains(&c.relay);
         let home: Vec<_> = self.known.circuits_to(view, target, now).into_iter().filter(is_new).collect();
         let known = self.known.relays().map(|(_, candidate)| &candidate.address);
-        let used = self.relays.values().filter(|wanted| !wanted.is_backing_off()).map(|w| &w.address);
+        let used = self.relays.values().filter(|wanted| !wanted.is_backing_off()).map(|w| w.address());
         let all = known.chain(used).filter_map(|address| match address::split_peer(address) {
             (relay_addr, Some(relay)) => Some(CircuitAddr { relay_addr, relay, target: None }),
             _ => None,

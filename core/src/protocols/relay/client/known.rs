@@ -1,7 +1,7 @@
 //! What is known of relays, and of who is reached through which: learnt from identify, named by the embedder, or in the
 //! peerstore.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, iter, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -19,6 +19,12 @@ use crate::{
 pub(super) const MAX_CANDIDATES: usize = 256;
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
+/// Most relays known when more of the peerstore's are taken in.
+const MAX_RECALLED: usize = 32;
+
+/// Most further addresses of a relay that the embedder named.
+const MAX_OTHERS: usize = 7;
+
 /// Most peers of which circuit addresses are remembered, and most such addresses of one peer.
 const MAX_TARGETS: usize = 256;
 const MAX_CIRCUITS: usize = 8;
@@ -31,6 +37,8 @@ const RTT_INTERVAL: Duration = Duration::from_secs(15);
 pub(super) struct Candidate {
     /// With its `/p2p`.
     pub(super) address: Multiaddr,
+    /// Where else the embedder says that it is.
+    others: Vec<Multiaddr>,
     /// The embedder named it; it is never forgotten.
     pub(super) is_configured: bool,
     /// Not asked for a reservation by ourselves before.
@@ -40,6 +48,13 @@ pub(super) struct Candidate {
     last_seen: Instant,
     /// The latest round-trip time taken over into the scores, and when.
     rtt: Option<(Duration, Instant)>,
+}
+
+impl Candidate {
+    /// All its addresses, the best first.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Multiaddr> {
+        iter::once(&self.address).chain(&self.others)
+    }
 }
 
 /// Relays, and targets behind relays.
@@ -73,12 +88,28 @@ impl Known {
         }
     }
 
-    /// The embedder names a relay; a second address of the same relay is not used.
+    /// The embedder names a relay, perhaps by one address of several.
     pub(super) fn configure(&mut self, view: View<'_>, relay: PeerId, address: &Multiaddr, now: Instant) {
-        if let Some(candidate) = self.add(view, relay, address.clone(), now)
-            && !std::mem::replace(&mut candidate.is_configured, true)
-        {
+        let Some(candidate) = self.add(view, relay, address.clone(), now) else { return };
+        if !std::mem::replace(&mut candidate.is_configured, true) {
             candidate.address = address.clone();
+        } else if candidate.others.len() < MAX_OTHERS && !candidate.addresses().any(|known| known == address)
+        {
+            candidate.others.push(address.clone());
+        }
+    }
+
+    /// Relays that the peerstore knows, if few others are known.
+    fn recall(&mut self, view: View<'_>, now: Instant) {
+        let (us, free) = (view.local_peer(), MAX_RECALLED.saturating_sub(self.relays.len()));
+        let new = view.peerstore.relays().filter(|relay| *relay != us && !self.relays.contains_key(relay));
+        let found = new.take(MAX_CANDIDATES).filter_map(|relay| {
+            let known = view.peerstore.addresses(now, &relay);
+            let place = known.into_iter().find(|known| !address::is_circuit(&known.address))?;
+            Some((relay, address::with_peer(place.address.clone(), relay).ok()?))
+        });
+        for (relay, address) in found.take(free).collect::<Vec<_>>() {
+            self.add(view, relay, address, now);
         }
     }
 
@@ -117,8 +148,10 @@ impl Known {
         }
     }
 
-    /// Takes the round-trip times of connected relays over into `scores`, and forgets relays not seen for long.
+    /// Takes the round-trip times of connected relays over into `scores`, takes in relays of the peerstore, and forgets those
+    /// not seen for long.
     pub(super) fn refresh(&mut self, view: View<'_>, scores: &mut Scores, now: Instant) {
+        self.recall(view, now);
         for (relay, candidate) in &mut self.relays {
             let Some(info) = direct_connection(view, relay).and_then(|id| view.connections.get(id)) else {
                 continue;
@@ -155,6 +188,7 @@ impl Known {
         }
         Some(self.relays.entry(relay).or_insert_with(|| Candidate {
             address,
+            others: Vec::new(),
             is_configured: false,
             not_before: now,
             failures: 0,

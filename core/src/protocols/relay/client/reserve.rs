@@ -4,7 +4,10 @@ use std::{mem, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
-use peerless_proto::{address, pb::relay::HopMessage};
+use peerless_proto::{
+    address::{self, CircuitAddr},
+    pb::relay::HopMessage,
+};
 
 use super::{
     super::{direct_connection, wire},
@@ -20,11 +23,16 @@ use crate::{
     time::Instant,
 };
 
+/// Most addresses of a relay that are asked for; the latest are kept.
+const MAX_ADDRESSES: usize = 8;
+
 /// A relay where a reservation is wanted.
 #[derive(Debug)]
 pub(super) struct Relay {
-    /// As asked for, with its `/p2p`.
-    pub(super) address: Multiaddr,
+    /// As asked for, each with its `/p2p`; never empty.
+    pub(super) addresses: Vec<Multiaddr>,
+    /// Where it said that it is when it granted a reservation, each with its `/p2p`.
+    pub(super) told: Vec<Multiaddr>,
     state: State,
     /// Failures in a row.
     pub(super) failures: u32,
@@ -64,23 +72,28 @@ struct Held {
 
 impl Client {
     /// Wants a reservation with the relay at `address`, which ends in its `/p2p`, until [`Client::cancel`]. What comes
-    /// of it are [`Event`]s. If it is wanted already, the address is replaced, and a pause between tries ends.
+    /// of it are [`Event`]s. If it is wanted already, the address is tried as well from now on, and a pause between tries
+    /// ends.
     pub fn reserve(&mut self, cx: &mut Context<'_>, address: Multiaddr) -> Result<(), ReserveError> {
         if let (_, Some(relay)) = address::split_peer(&address) {
             self.auto_release(&relay);
         }
-        self.want(cx, address, 0)
+        self.want(cx, vec![address], 0)
     }
 
-    /// The same for a relay that has failed so many times in a row.
+    /// The same for a relay at any of several addresses that has failed so many times in a row.
     pub(super) fn want(
         &mut self,
         cx: &mut Context<'_>,
-        address: Multiaddr,
+        addresses: Vec<Multiaddr>,
         failures: u32,
     ) -> Result<(), ReserveError> {
-        let (_, Some(relay)) = address::split_peer(&address) else { return Err(ReserveError::NoPeer) };
-        let wrong = if address::is_circuit(&address) {
+        let Some((Some(relay), address)) =
+            addresses.first().map(|address| (address::split_peer(address).1, address.clone()))
+        else {
+            return Err(ReserveError::NoPeer);
+        };
+        let wrong = if addresses.iter().any(address::is_circuit) {
             Some(AttemptError::Unsupported("a relay behind a relay".into()))
         } else {
             (relay == cx.view().local_peer()).then_some(AttemptError::Own)
@@ -90,15 +103,23 @@ impl Client {
         }
         let asked = cx.now();
         let wanted = self.relays.entry(relay).or_insert_with(|| Relay {
-            address: address.clone(),
+            addresses: Vec::new(),
+            told: Vec::new(),
             state: State::BackingOff,
             failures,
             asked,
             step: None,
         });
-        wanted.address = address;
-        if wanted.is_backing_off() {
-            self.start(cx, relay);
+        let is_new = |address: &Multiaddr| !wanted.addresses.contains(address);
+        let new: Vec<_> = addresses.into_iter().filter(is_new).collect();
+        wanted.addresses.extend(new.iter().cloned());
+        let excess = wanted.addresses.len().saturating_sub(MAX_ADDRESSES);
+        wanted.addresses.drain(..excess);
+        match wanted.state {
+            State::BackingOff => self.start(cx, relay),
+            // It joins the dial that is under way.
+            State::Connecting(_) if !new.is_empty() => _ = self.link(cx, relay, new),
+            _ => {}
         }
         Ok(())
     }
@@ -145,9 +166,10 @@ impl Client {
         }
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
         wanted.asked = cx.now();
-        let address = wanted.address.clone();
-        cx.emit(Event::Connecting { relay, address: address.clone() });
-        let token = self.link(cx, relay, address);
+        let address = wanted.address().clone();
+        cx.emit(Event::Connecting { relay, address });
+        let places = self.places_of(cx, &relay, None);
+        let token = self.link(cx, relay, places);
         if let Some(wanted) = self.relays.get_mut(&relay) {
             wanted.state = State::Connecting(token);
         }
@@ -222,7 +244,9 @@ impl Client {
             return;
         };
         let (us, unix) = (view.local_peer(), cx.unix());
-        let asked = Asked { relay, us, unix, address: &wanted.address, remote: &info.remote };
+        let is_used = |address: &&Multiaddr| address::split_peer(address).0 == info.remote;
+        let address = wanted.addresses.iter().find(is_used).unwrap_or(wanted.address());
+        let asked = Asked { relay, us, unix, address, remote: &info.remote };
         match Grant::read(frame, asked) {
             Ok(grant) => self.granted(cx, relay, connection, grant),
             Err(reason) => self.setback(cx, relay, reason),
@@ -232,8 +256,11 @@ impl Client {
     fn granted(&mut self, cx: &mut Context<'_>, relay: PeerId, connection: ConnectionId, grant: Grant) {
         let (now, us) = (cx.now(), cx.view().local_peer());
         let Grant { expires, term, addresses, limit } = grant;
+        let told = addresses.iter().filter_map(|address| CircuitAddr::parse(address).ok());
+        let told = told.map(|circuit| circuit.relay_with_peer()).collect();
         self.set_step(relay, Some(now + refresh_after(term, cx.rng())));
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        wanted.told = told;
         let took = now.saturating_duration_since(wanted.asked);
         self.scores.record_attempt(relay, took, true, now);
         let old = wanted.state.take_held();
@@ -315,7 +342,7 @@ impl Client {
     fn failed(&mut self, cx: &mut Context<'_>, relay: PeerId, reason: ReserveError, retry: Duration) {
         cx.count("relay.client.failed");
         let Some(wanted) = self.relays.get(&relay) else { return };
-        cx.emit(Event::Failed { relay, address: wanted.address.clone(), reason, retry });
+        cx.emit(Event::Failed { relay, address: wanted.address().clone(), reason, retry });
     }
 
     /// A reservation could not be renewed, but lasts.
@@ -404,6 +431,11 @@ impl Client {
 }
 
 impl Relay {
+    /// The first of those that were asked for.
+    pub(super) fn address(&self) -> &Multiaddr {
+        self.addresses.first().expect("there is always one")
+    }
+
     pub(super) fn is_backing_off(&self) -> bool {
         matches!(self.state, State::BackingOff)
     }

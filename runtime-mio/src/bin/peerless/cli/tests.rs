@@ -79,6 +79,7 @@ fn addresses_of_peers_are_direct_or_through_one_relay() {
         ("/ip4/1.2.3.4/udp/1/quic-v1", None, None),
         ("/dnsaddr/example.org", None, None),
         ("/dnsaddr/example.org/p2p/PEER", None, peer),
+        ("/dnsaddr/example.org/p2p/PEER/p2p-circuit/p2p/PEER", peer, peer),
         ("/dns/example.org/udp/1/quic-v1/p2p/PEER", None, peer),
         ("/ip6/::1/udp/1/quic-v1/p2p/PEER/p2p-circuit/p2p/PEER", peer, peer),
     ] {
