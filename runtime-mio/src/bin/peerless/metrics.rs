@@ -16,7 +16,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::http::{self, Limits, Page};
+use crate::{
+    http::{self, Limits, Page},
+    store::{Figures, Watch},
+};
 
 /// How long the node may take to answer before it counts as dead.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,31 +27,48 @@ const LIMITS: Limits = Limits { connections: 16, patience: Duration::from_secs(5
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves `/metrics` and `/healthz`, and returns at which address. The node answers within `patience`, or 503 tells that
-/// it does not.
-pub(crate) fn serve(address: SocketAddr, node: Handle, patience: Duration) -> io::Result<SocketAddr> {
+/// it does not; `/healthz` says what is ill, a line for each.
+pub(crate) fn serve(
+    address: SocketAddr,
+    node: Handle,
+    patience: Duration,
+    store: Option<Watch>,
+) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let bound = listener.local_addr()?;
-    http::serve(listener, LIMITS, move |path| page(path, &node, patience))?;
+    http::serve(listener, LIMITS, move |path| page(path, &node, patience, store.as_ref()))?;
     Ok(bound)
 }
 
-fn page(path: &str, node: &Handle, patience: Duration) -> Option<Page> {
-    let page = match path {
-        "/metrics" => node.call_within(patience, |node, _| node.metrics()).map(|metrics| Page {
-            status: 200,
-            content_type: OPEN_METRICS,
-            body: text(metrics),
-        }),
-        "/healthz" => node.call_within(patience, |_, _| ()).map(|()| Page::text(200, "ok")),
-        _ => return None,
-    };
-    Some(page.unwrap_or_else(|error| Page::text(503, &error.to_string())))
+fn page(path: &str, node: &Handle, patience: Duration, store: Option<&Watch>) -> Option<Page> {
+    match path {
+        "/metrics" => {
+            let metrics = node.call_within(patience, |node, _| node.metrics());
+            Some(match metrics {
+                Ok(metrics) => {
+                    let body = text(metrics, store.map(Watch::figures));
+                    Page { status: 200, content_type: OPEN_METRICS, body }
+                }
+                Err(error) => Page::text(503, &error.to_string()),
+            })
+        }
+        "/healthz" => {
+            let of_node = node.call_within(patience, |_, _| ()).err().map(|error| error.to_string());
+            let faults: Vec<_> = of_node.into_iter().chain(store.and_then(Watch::fault)).collect();
+            let is_well = faults.is_empty();
+            Some(if is_well { Page::text(200, "ok") } else { Page::text(503, &faults.join("\n")) })
+        }
+        _ => None,
+    }
 }
 
 /// OpenMetrics text.
-fn text(metrics: Metrics) -> String {
+fn text(metrics: Metrics, store: Option<Figures>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot(metrics)));
+    if let Some(figures) = store {
+        registry.register_collector(Box::new(figures));
+    }
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("a string takes everything");
     text
@@ -75,6 +95,24 @@ impl Collector for Snapshot {
                     encode_value(&mut family.encode_family(&labels)?, kind, *value)?;
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self { up, failures, reopened, stalls, refused } = *self;
+        let (gauge, counter) = (MetricType::Gauge, MetricType::Counter);
+        for (name, help, kind, value) in [
+            ("peerless_store_up", "Whether the store works", gauge, u64::from(up)),
+            ("peerless_store_failures", "Failures of the store, to open it included", counter, failures),
+            ("peerless_store_reopened", "Times that the store was opened again", counter, reopened),
+            ("peerless_store_stalls", "Requests that took the store too long", counter, stalls),
+            ("peerless_store_refused", "Requests that were not stored or not read", counter, refused),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            encode_value(&mut family, kind, Value::Whole(value))?;
         }
         Ok(())
     }

@@ -113,6 +113,12 @@ pub(crate) enum Line {
     Expired {
         peer: String,
     },
+    StoreDown {
+        reason: String,
+    },
+    StoreUp {
+        seconds: u64,
+    },
     Ping {
         peer: String,
         rtt_us: u64,
@@ -190,6 +196,10 @@ impl fmt::Display for Line {
                 addresses.iter().try_for_each(|address| write!(f, "\n  {address}"))
             }
             Self::Expired { peer } => write!(f, "{peer} is not registered any more"),
+            Self::StoreDown { reason } => write!(f, "the store is down, and will be tried again: {reason}"),
+            Self::StoreUp { seconds } => {
+                write!(f, "the store works again after {}", Span(Duration::from_secs(*seconds)))
+            }
             Self::Ping { peer, rtt_us } => {
                 write!(f, "{peer}: {}.{:03} ms", rtt_us / 1000, rtt_us % 1000)
             }
@@ -332,7 +342,8 @@ fn line_of_point(event: &server::Event) -> Option<Line> {
             reason: why,
         },
         Loaded { registrations } => Line::RegistrationsLoaded { count: *registrations },
-        StoreFailed { error } => Line::Error { message: error.clone() },
+        // The store has said so itself, once.
+        StoreFailed { .. } => return None,
         _ => return None,
     })
 }

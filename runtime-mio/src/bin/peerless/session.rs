@@ -111,12 +111,13 @@ impl Session {
         let handle = runtime.handle();
         ctrlc::set_handler(move || handle.shutdown())
             .map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
+        let store = store.map(|store| store.serve(runtime.handle(), report)).transpose()?;
         if let Some(address) = setup.metrics {
-            let address = metrics::serve(address, runtime.handle(), metrics::PATIENCE)
+            let watch = store.as_ref().map(Serving::watch);
+            let address = metrics::serve(address, runtime.handle(), metrics::PATIENCE, watch)
                 .map_err(|error| Failure::Failed(format!("cannot serve metrics at {address}: {error}")))?;
             report.line(&Line::Metrics { address: address.to_string() });
         }
-        let store = store.map(|store| store.serve(runtime.handle())).transpose()?;
         #[cfg(unix)]
         let control = common
             .control

@@ -2,150 +2,163 @@
 //!
 //! Each request is one transaction, and its answer is given when that is on the disk. The node asks for one thing at a
 //! time and collects meanwhile, so the slower the disk the larger the transactions.
+//!
+//! A database that failed, because the disk is full or ill, is closed and opened again later and later, without end. What
+//! was acknowledged is in it then; what was asked for meanwhile was answered with a failure, and so is what a disk takes too
+//! long for.
+
+mod disk;
+mod engine;
+mod keeper;
+mod watch;
 
 use std::{
-    fmt,
+    fmt, fs,
     io::ErrorKind,
-    ops::Bound,
     path::Path,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Sender, channel},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use bytes::Bytes;
-use peerless_core::storage::{Rows, StorageAnswer, StorageAsk, StorageRequest, StoreError, Write};
+use peerless_core::storage::{StorageAnswer, StorageId, StorageRequest, StoreError};
 use peerless_mio::{Handle, HandleError};
-use redb::{Database, DatabaseError, StorageError, TableDefinition, TableError};
 
-use crate::Failure;
+pub(crate) use self::watch::{Figures, Watch};
+use self::{
+    disk::OpenError,
+    engine::Engine,
+    keeper::{Keeper, Note, Times, work},
+};
+use crate::{
+    Failure,
+    report::{Line, Reporter},
+};
 
-/// Bytes of rows that are given at once.
-const BATCH: usize = 256 * 1024;
 /// How long to wait before the node is told again, if as many commands wait for it as may.
 const RETRY: Duration = Duration::from_millis(1);
 
 /// An open store.
 pub(crate) struct Store {
-    database: Database,
+    engine: Engine,
 }
 
 impl Store {
-    /// Opens the file or makes it, mends it after a crash, and gives back to the system what it does not need.
+    /// Opens the file or makes it, and has nobody else read it. What is not a store, or is damaged, stays as it is.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let shown = path.display();
-        if path.is_dir() {
-            return Err(Failure::Usage(format!("--store needs a file, and {shown} is a directory")));
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                let shown = path.display();
+                return Err(Failure::Usage(format!("--store needs a file, and {shown} is a directory")));
+            }
+            Ok(found) if !found.is_file() => {
+                let shown = path.display();
+                return Err(Failure::Usage(format!(
+                    "--store needs a file of its own, and {shown} is a device"
+                )));
+            }
+            _ => {}
         }
-        let failed = |error: String| Failure::Failed(format!("cannot open the store {shown}: {error}"));
-        let mut database = Database::create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => {
-                Failure::Usage(format!("the store {shown} is in use: give each process a file of its own"))
-            }
-            DatabaseError::UpgradeRequired(_) | DatabaseError::Storage(StorageError::Corrupted(_)) => {
-                Failure::Usage(format!("{shown} is not a store of this version: name another file"))
-            }
-            DatabaseError::Storage(StorageError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
-                Failure::Usage(format!("{shown} is not a store: name another file"))
-            }
-            DatabaseError::Storage(StorageError::Io(error)) if error.kind() == ErrorKind::NotFound => {
-                Failure::Usage(format!("the directory of the store {shown} does not exist: make it first"))
-            }
-            error => failed(error.to_string()),
-        })?;
-        database.compact().map_err(|error| failed(error.to_string()))?;
-        Ok(Self { database })
-    }
-
-    /// Serves the node that `handle` leads to, on a thread of its own.
-    pub(crate) fn serve(self, handle: Handle) -> Result<Serving, Failure> {
-        let (sender, requests) = channel();
-        let thread =
-            thread::Builder::new().name("store".into()).spawn(move || self.run(&requests, &handle))?;
-        Ok(Serving { requests: Some(sender), thread: Some(thread) })
-    }
-
-    fn run(&self, requests: &Receiver<StorageRequest>, handle: &Handle) {
-        while let Ok(StorageRequest { id, table, ask }) = requests.recv() {
-            let answer = self.answer(table, &ask).map_err(|error| StoreError::Failed(error.to_string()));
-            if let Err(error) = &answer {
-                tracing::error!(%error, table, "the store failed");
-            }
-            loop {
-                let answer = answer.clone();
-                match handle.send(move |node, now| node.handle_storage(now, id, answer)) {
-                    Err(HandleError::Full) => thread::sleep(RETRY),
-                    // If the node is gone, what it asked for last is done all the same.
-                    _ => break,
-                }
-            }
-        }
-    }
-
-    fn answer(&self, table: &str, ask: &StorageAsk) -> Result<StorageAnswer, redb::Error> {
-        match ask {
-            StorageAsk::Load { after } => self.load(table, after.as_ref()).map(StorageAnswer::Loaded),
-            StorageAsk::Store(writes) => self.store(table, writes).map(|()| StorageAnswer::Stored),
-            other => Err(redb::Error::Corrupted(format!("this store cannot do {other:?}"))),
-        }
-    }
-
-    fn load(&self, table: &str, after: Option<&Bytes>) -> Result<Rows, redb::Error> {
-        let read = self.database.begin_read()?;
-        let table = match read.open_table(definition(table)) {
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Rows::default()),
-            table => table?,
+        let open = || {
+            disk::make(path)?;
+            let engine = Engine::open(disk::file(path.to_owned()))?;
+            #[cfg(unix)]
+            disk::keep_private(path)?;
+            Ok(engine)
         };
-        let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
-        let (mut rows, mut size) = (Vec::new(), 0);
-        for row in table.range::<&[u8]>((from, Bound::Unbounded))? {
-            if size >= BATCH {
-                return Ok(Rows { rows, more: true });
-            }
-            let (key, value) = row?;
-            let row = (Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value()));
-            size += row.0.len() + row.1.len();
-            rows.push(row);
-        }
-        Ok(Rows { rows, more: false })
+        open().map(|engine| Self { engine }).map_err(|error| sentence(path, error))
     }
 
-    fn store(&self, table: &str, writes: &[Write]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(definition(table))?;
-            for write in writes {
-                match write {
-                    Write::Put { key, value } => drop(table.insert(&key[..], &value[..])?),
-                    Write::Delete { key } => drop(table.remove(&key[..])?),
-                }
-            }
-        }
-        transaction.commit()?;
-        Ok(())
+    /// Serves the node that `handle` leads to, on threads of its own.
+    pub(crate) fn serve(self, handle: Handle, report: Reporter) -> Result<Serving, Failure> {
+        let tell = move |id, answer| tell(&handle, id, answer);
+        let say = move |line: &Line| report.line(line);
+        Ok(self.serve_with(Times::USUAL, tell, say)?)
+    }
+
+    fn serve_with(
+        self,
+        times: Times,
+        tell: impl Fn(StorageId, Result<StorageAnswer, StoreError>) + Send + 'static,
+        say: impl Fn(&Line) + Send + 'static,
+    ) -> std::io::Result<Serving> {
+        let (notes, heard) = channel();
+        let (jobs, to_do) = channel();
+        let watch = Watch::default();
+        let outcomes = notes.clone();
+        let worker = move || work(self.engine, &to_do, &outcomes);
+        thread::Builder::new().name("store disk".into()).spawn(worker)?;
+        let keeper = Keeper::new(jobs, watch.clone(), times, tell, say);
+        let keeper = thread::Builder::new().name("store".into()).spawn(move || keeper.run(&heard))?;
+        Ok(Serving { notes, keeper: Some(keeper), watch })
     }
 }
 
-/// A store that is served. It ends with what it was asked for, so drop the node before.
+fn tell(handle: &Handle, id: StorageId, answer: Result<StorageAnswer, StoreError>) {
+    loop {
+        let answer = answer.clone();
+        match handle.send(move |node, now| node.handle_storage(now, id, answer)) {
+            Err(HandleError::Full) => thread::sleep(RETRY),
+            // If the node is gone, what it asked for last is done all the same.
+            _ => break,
+        }
+    }
+}
+
+/// What is wrong, and what would be right.
+fn sentence(path: &Path, error: OpenError) -> Failure {
+    let shown = path.display();
+    let usage = match error {
+        OpenError::Locked => {
+            format!("the store {shown} is in use: give each process a file of its own")
+        }
+        OpenError::Foreign => format!("{shown} is not a store: name another file"),
+        OpenError::Version => format!("the store {shown} is of another version: name another file"),
+        OpenError::Damaged(why) => {
+            format!(
+                "the store {shown} is damaged or cut short ({why}): put a copy back, or name another file"
+            )
+        }
+        OpenError::Io(error) => match error.kind() {
+            ErrorKind::NotFound => {
+                format!("the directory of the store {shown} does not exist: make it first")
+            }
+            ErrorKind::PermissionDenied => {
+                format!("the store {shown} must be a file that this user may read and write: {error}")
+            }
+            _ => return Failure::Failed(format!("cannot open the store {shown}: {error}")),
+        },
+    };
+    Failure::Usage(usage)
+}
+
+/// A store that is served. It ends with what it was asked for, so drop the node before; but it does not wait for ever.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    requests: Option<Sender<StorageRequest>>,
-    thread: Option<JoinHandle<()>>,
+    notes: Sender<Note>,
+    keeper: Option<JoinHandle<()>>,
+    watch: Watch,
 }
 
 impl Serving {
     /// Asks for something; the node gets the answer.
     pub(crate) fn ask(&self, request: StorageRequest) {
-        if self.requests.as_ref().is_none_or(|requests| requests.send(request).is_err()) {
+        if self.notes.send(Note::Ask(request)).is_err() {
             tracing::error!("the store's thread is gone");
         }
+    }
+
+    /// How the store is.
+    pub(crate) fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.requests = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        // If it is gone, there is nothing to wait for.
+        let _ = self.notes.send(Note::End);
+        if self.keeper.take().is_some_and(|keeper| keeper.join().is_err()) {
             tracing::error!("the store's thread has failed");
         }
     }
@@ -157,61 +170,5 @@ impl fmt::Debug for Store {
     }
 }
 
-fn definition(table: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
-    TableDefinition::new(table)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn put(key: &str, value: &[u8]) -> Write {
-        Write::Put { key: key.to_owned().into(), value: value.to_vec().into() }
-    }
-
-    fn load_all(store: &Store, table: &str) -> Vec<(Bytes, Bytes)> {
-        let (mut all, mut after) = (Vec::new(), None);
-        loop {
-            let Rows { rows, more } = store.load(table, after.as_ref()).unwrap();
-            after = rows.last().map(|(key, _)| key.clone());
-            all.extend(rows);
-            if !more {
-                return all;
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_stored_is_there_after_it_was_opened_again_in_order_and_by_table() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store");
-        let store = Store::open(&path).unwrap();
-        assert_eq!(load_all(&store, "a"), []);
-        let writes: Vec<_> = (0..1000).map(|n| put(&format!("{n:04}"), &[n as u8; 1000])).collect();
-        store.store("a", &writes).unwrap();
-        store.store("b", &[put("x", b"1"), put("x", b"2"), put("y", b"3")]).unwrap();
-        store.store("b", &[Write::Delete { key: "y".into() }, Write::Delete { key: "z".into() }]).unwrap();
-        drop(store);
-        let store = Store::open(&path).unwrap();
-        let a = load_all(&store, "a");
-        assert!(a.is_sorted() && a.len() == 1000, "{} rows", a.len());
-        assert_eq!(load_all(&store, "b"), [("x".into(), "2".into())]);
-        assert!(store.load("a", None).unwrap().more, "in bounded batches");
-    }
-
-    #[test]
-    fn what_is_no_store_is_refused_in_one_sentence_and_left_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notes");
-        std::fs::write(&path, "not a database, by a long way").unwrap();
-        for bad in [folder.path(), &path] {
-            let Err(Failure::Usage(sentence)) = Store::open(bad).map(drop) else { panic!("{bad:?}") };
-            assert!(sentence.contains("file"), "{sentence}");
-        }
-        assert_eq!(std::fs::read(&path).unwrap(), b"not a database, by a long way");
-        let path = folder.path().join("store");
-        let _open = Store::open(&path).unwrap();
-        let Err(Failure::Usage(sentence)) = Store::open(&path).map(drop) else { panic!("opened twice") };
-        assert!(sentence.contains("in use"), "{sentence}");
-    }
-}
+mod tests;
