@@ -10,7 +10,7 @@ use crate::{
     ids::{ConnectionId, DialId, QueryId, StreamId},
     protocols::{identify, ping, relay, rendezvous},
     storage::{StorageAsk, StorageRequest},
-    swarm::{Refusal, resources::Exceeded, table::Direction},
+    swarm::{Hostless, Refusal, resources::Exceeded, table::Direction},
     time::Instant,
 };
 
@@ -398,6 +398,12 @@ pub enum AttemptError {
     /// It leads to ourselves.
     #[error("that is this node itself")]
     Own,
+    /// A socket of ours has that address, or the embedder says that it is ours: nobody else is there.
+    #[error("that is an address of this node itself")]
+    OwnAddress,
+    /// No host is there.
+    #[error("{0}")]
+    Hostless(Hostless),
     /// The embedder gave no socket of that address family.
     #[error("no socket of that address family")]
     NoSocket,
@@ -456,6 +462,8 @@ impl AttemptError {
             Self::Unsupported(_)
                 | Self::OtherPeer { .. }
                 | Self::Own
+                | Self::OwnAddress
+                | Self::Hostless(_)
                 | Self::NoSocket
                 | Self::NoRelay
                 | Self::BackedOff { .. }

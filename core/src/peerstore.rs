@@ -13,7 +13,7 @@ use peerless_proto::address::{self, MAX_ADDR_LEN};
 
 pub(crate) use self::archive::{Archive, TABLE};
 use self::stored::Changes;
-use crate::{behaviour::ProtocolName, protocols::relay, time::Instant};
+use crate::{behaviour::ProtocolName, protocols::relay, swarm::hostless, time::Instant};
 
 mod archive;
 mod row;
@@ -475,11 +475,14 @@ impl Entry {
     }
 }
 
-/// The address without the peer's `/p2p`; `None` if it names another peer, says nothing or is too long. The target of a
-/// circuit goes as well: the peer is known.
+/// The address without the peer's `/p2p`; `None` if it names another peer, says nothing, leads to no host or is too long.
+/// The target of a circuit goes as well: the peer is known.
 fn usable(address: &Multiaddr, peer: PeerId) -> Option<Multiaddr> {
     let (rest, named) = address::split_peer(address);
-    let is_fit = named.is_none_or(|named| named == peer) && !rest.is_empty() && rest.len() <= MAX_ADDR_LEN;
+    let is_fit = named.is_none_or(|named| named == peer)
+        && !rest.is_empty()
+        && rest.len() <= MAX_ADDR_LEN
+        && hostless(&rest).is_none();
     is_fit.then_some(rest)
 }
 

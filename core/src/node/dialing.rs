@@ -357,12 +357,15 @@ impl Node {
         failed: &mut Vec<(Multiaddr, AttemptError)>,
     ) -> VecDeque<(Target, Duration)> {
         let own = self.local_peer();
-        let mut judge = |target: Target| self.judge_peer_dial(target.peer()).map_err(AttemptError::Refused);
-        let parsed = |c: Candidate| match Target::parse(&c.address, peer, own).and_then(&mut judge) {
-            Ok(_) => Some(c),
-            Err(error) => {
-                failed.push((c.address, error));
-                None
+        let parsed = |c: Candidate| {
+            let target = Target::parse(&c.address, peer, own);
+            match target.and_then(|target| self.judge_target(&target)) {
+                Ok(()) => Some(c),
+                Err(error) => {
+                    self.counters.add(counter_of(&error), 1);
+                    failed.push((c.address, error));
+                    None
+                }
             }
         };
         let candidates: Vec<_> = candidates.into_iter().filter_map(parsed).collect();
@@ -371,6 +374,13 @@ impl Node {
         let target =
             |(c, gap): (Candidate, Duration)| Some((Target::parse(&c.address, peer, own).ok()?, gap));
         ranked.into_iter().filter_map(target).take(self.dialing.config.addresses).collect()
+    }
+
+    fn judge_target(&mut self, target: &Target) -> Result<(), AttemptError> {
+        match target {
+            Target::Direct { remote, .. } if self.is_own(*remote) => Err(AttemptError::OwnAddress),
+            target => self.judge_peer_dial(target.peer()).map_err(AttemptError::Refused),
+        }
     }
 
     fn place(&self, candidates: &[Candidate]) -> Place {
@@ -569,6 +579,17 @@ impl Node {
                 self.answer(request, Err(DialError { attempts: job.failed.clone() }));
             }
         }
+    }
+}
+
+/// What counts addresses that are not dialled for this reason.
+fn counter_of(error: &AttemptError) -> &'static str {
+    match error {
+        AttemptError::Own | AttemptError::OwnAddress => "dial.refused.own_address",
+        AttemptError::Hostless(_) => "dial.refused.hostless",
+        AttemptError::OtherPeer { .. } => "dial.refused.other_peer",
+        AttemptError::Refused(_) => "dial.refused.gate",
+        _ => "dial.refused.unsupported",
     }
 }
 

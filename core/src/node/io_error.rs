@@ -108,9 +108,11 @@ fn open_error(error: &OpenError) -> ErrorKind {
 
 fn dial_error(error: &DialError) -> ErrorKind {
     error.attempts.last().map_or(ErrorKind::InvalidInput, |(_, error)| match error {
-        AttemptError::Unsupported(_) | AttemptError::OtherPeer { .. } | AttemptError::Own => {
-            ErrorKind::InvalidInput
-        }
+        AttemptError::Unsupported(_)
+        | AttemptError::OtherPeer { .. }
+        | AttemptError::Own
+        | AttemptError::OwnAddress
+        | AttemptError::Hostless(_) => ErrorKind::InvalidInput,
         AttemptError::Refused(refusal) => refused(refusal),
         AttemptError::NoSocket => ErrorKind::AddrNotAvailable,
         AttemptError::BackedOff { .. } | AttemptError::BlackHole => ErrorKind::HostUnreachable,

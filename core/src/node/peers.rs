@@ -1,16 +1,24 @@
 //! What the node learns of other peers, and where it puts it.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
+use peerless_proto::address;
 
 use crate::{
+    addresses::AddressSource,
     ids::ConnectionId,
-    node::Node,
+    node::{Bound, Node},
     peerstore::Source,
     protocols::identify,
-    swarm::table::{ConnectionInfo, Direction},
+    swarm::{
+        hostless,
+        table::{ConnectionInfo, Direction},
+    },
     time::Instant,
 };
 
@@ -67,6 +75,16 @@ impl Node {
         record: Option<u64>,
         ttl: Option<Duration>,
     ) -> usize {
+        let (mut believed, mut left_out) = (Vec::new(), 0);
+        for address in addresses {
+            let remote = address::parse_quic_v1(address).map(|(remote, _)| remote);
+            match hostless(address).is_some() || remote.is_ok_and(|remote| self.is_own(remote)) {
+                true => left_out += 1,
+                false => believed.push(address.clone()),
+            }
+        }
+        self.counters.add("peerstore.refused.address", left_out);
+        let addresses = &believed;
         let new = match (record, ttl) {
             (Some(number), Some(ttl)) => {
                 let taken = self.peerstore.add_record(self.now, peer, number, addresses, ttl);
@@ -81,6 +99,23 @@ impl Node {
             self.dialing.backoff.renew(&peer);
         }
         new
+    }
+
+    /// Whether an address is ours, so that nobody else is there: a socket is bound to it, or the embedder says so. Not
+    /// where peers see us: enough liars could keep us from dialling somebody.
+    pub(super) fn is_own(&self, remote: SocketAddr) -> bool {
+        let is_bound = |bound: &Bound| {
+            let (local, ip) = (bound.local, remote.ip());
+            let is_here = local.ip() == ip
+                || local.ip().is_unspecified()
+                    && (bound.reachable.contains(&ip)
+                        || ip == IpAddr::from(Ipv4Addr::LOCALHOST)
+                        || ip == IpAddr::from(Ipv6Addr::LOCALHOST));
+            local.port() == remote.port() && local.is_ipv4() == ip.is_ipv4() && is_here
+        };
+        let mut announced = self.addresses.of(AddressSource::External);
+        self.sockets.values().any(is_bound)
+            || announced.any(|own| address::parse_quic_v1(own).is_ok_and(|(own, _)| own == remote))
     }
 
     /// A connection is there.

@@ -5,7 +5,7 @@
 //! | `config.rs`    | [`SwarmConfig`]: everything that can be set, and what makes sense      |
 //! | `table.rs`     | established connections                                                |
 //! | `gate.rs`      | whom we talk to at all: networks and peers, at five points             |
-//! | `special.rs`   | addresses that are not reachable from everywhere                       |
+//! | `special.rs`   | addresses that are not reachable from everywhere, and those of no host |
 //! | `network.rs`   | networks                                                               |
 //! | `resources.rs` | how much of everything, by scope                                       |
 //! | `tags.rs`      | what peers are worth to us, and who must stay                          |
@@ -34,7 +34,10 @@ use std::{
     time::Duration,
 };
 
-pub use self::config::{InvalidConfig, SwarmConfig};
+pub use self::{
+    config::{InvalidConfig, SwarmConfig},
+    special::{Hostless, hostless},
+};
 use self::{
     gate::{Candidate, Denied, Gate, Point},
     pruner::Pruner,

@@ -1,8 +1,9 @@
 //! Addresses that do not lead to one host from everywhere: IANA's registries of special-purpose addresses (RFC 6890), as of
-//! 2025, and multicast.
+//! 2025, and multicast. And those that lead to no host at all.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use multiaddr::{Multiaddr, Protocol};
 use smallvec::{SmallVec, smallvec};
 
 use super::network::Network;
@@ -69,6 +70,59 @@ const V6: &[Row<Ipv6Addr>] = &[
     (v6(0xfe80, 0, 0, 0, 0), 10, NOT),            // link-local
     (v6(0xff00, 0, 0, 0, 0), 8, NOT),             // multicast
 ];
+
+/// Why an address leads to no host. Such an address is not dialled, and not believed if somebody says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Hostless {
+    /// `0.0.0.0/8` or `::`, which are for binding sockets.
+    #[error("0.0.0.0 and :: name no host")]
+    Unspecified,
+    /// `224.0.0.0/4` or `ff00::/8`.
+    #[error("a multicast address names no single host")]
+    Multicast,
+    /// `255.255.255.255`.
+    #[error("a broadcast address names no single host")]
+    Broadcast,
+    /// The rest of `240.0.0.0/4`.
+    #[error("240.0.0.0/4 is reserved, no host is there")]
+    Reserved,
+    /// An IPv4 address in `::ffff:0:0/96`, which no packet carries.
+    #[error("an IPv4 address inside an IPv6 one is not sent to; write /ip4/{0}")]
+    Mapped(Ipv4Addr),
+    /// Port 0.
+    #[error("port 0 is no port")]
+    Port,
+}
+
+/// Why an address leads to no host, if it does not; of a circuit's the relay's. A name may lead to one.
+pub fn hostless(address: &Multiaddr) -> Option<Hostless> {
+    let mut parts = address.iter();
+    let of_host = match parts.next()? {
+        Protocol::Ip6(ip) if ip.to_ipv4_mapped().is_some() => ip.to_ipv4_mapped().map(Hostless::Mapped),
+        Protocol::Ip4(ip) => hostless_ip(ip.into()),
+        Protocol::Ip6(ip) => hostless_ip(ip.into()),
+        _ => None,
+    };
+    of_host.or_else(|| match parts.next()? {
+        Protocol::Udp(0) | Protocol::Tcp(0) => Some(Hostless::Port),
+        _ => None,
+    })
+}
+
+fn hostless_ip(ip: IpAddr) -> Option<Hostless> {
+    faces(ip).into_iter().find_map(|face| match face {
+        ip if ip.is_unspecified() => Some(Hostless::Unspecified),
+        ip if ip.is_multicast() => Some(Hostless::Multicast),
+        IpAddr::V4(ip) => match ip.octets() {
+            [0, ..] => Some(Hostless::Unspecified),
+            _ if ip.is_broadcast() => Some(Hostless::Broadcast),
+            [(240..), ..] => Some(Hostless::Reserved),
+            _ => None,
+        },
+        IpAddr::V6(_) => None,
+    })
+}
 
 /// The network for which `ip` is not reachable from everywhere, if it is not.
 pub(crate) fn not_global(ip: IpAddr) -> Option<Network> {
@@ -160,6 +214,40 @@ mod tests {
         ] {
             assert_eq!(not_global(ip(text)), None, "{text}");
         }
+    }
+
+    #[test]
+    fn some_addresses_lead_to_no_host() {
+        let why = |text: &str| hostless(&text.parse().unwrap());
+        let mapped = Some(Hostless::Mapped(Ipv4Addr::new(192, 0, 2, 1)));
+        for (host, expected) in [
+            ("/ip4/0.0.0.0", Some(Hostless::Unspecified)),
+            ("/ip4/0.1.2.3", Some(Hostless::Unspecified)),
+            ("/ip6/::", Some(Hostless::Unspecified)),
+            ("/ip4/223.255.255.255", None),
+            ("/ip4/224.0.0.1", Some(Hostless::Multicast)),
+            ("/ip4/239.255.255.250", Some(Hostless::Multicast)),
+            ("/ip6/ff02::1", Some(Hostless::Multicast)),
+            ("/ip4/240.0.0.1", Some(Hostless::Reserved)),
+            ("/ip4/255.255.255.254", Some(Hostless::Reserved)),
+            ("/ip4/255.255.255.255", Some(Hostless::Broadcast)),
+            ("/ip6/::ffff:192.0.2.1", mapped),
+            ("/ip6/64:ff9b::224.0.0.1", Some(Hostless::Multicast)),
+            ("/ip4/127.0.0.1", None),
+            ("/ip4/192.0.2.1", None),
+            ("/ip6/::1", None),
+            ("/ip6/2001:db8::1", None),
+            ("/dns4/example.org", None),
+        ] {
+            assert_eq!(why(&format!("{host}/udp/4001/quic-v1")), expected, "{host}");
+            let port = expected.or(Some(Hostless::Port));
+            assert_eq!(why(&format!("{host}/udp/0/quic-v1")), port, "{host}");
+        }
+        assert_eq!(why("/dnsaddr/example.org"), None);
+        let relay = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";
+        let through = format!("/ip4/224.0.0.1/udp/1/quic-v1/p2p/{relay}/p2p-circuit");
+        assert_eq!(why(&through), Some(Hostless::Multicast));
+        assert_eq!(why(&format!("/p2p/{relay}/p2p-circuit")), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use peerless_proto::address::{self, CircuitAddr};
 use crate::{
     event::{AttemptError, Family},
     protocols::relay::client::any_relay,
+    swarm::hostless,
 };
 
 /// Where to try.
@@ -47,6 +48,9 @@ impl Target {
         expected: Option<PeerId>,
         own: PeerId,
     ) -> Result<Self, AttemptError> {
+        if let Some(why) = hostless(address) {
+            return Err(AttemptError::Hostless(why));
+        }
         let unsupported = |error: &dyn std::fmt::Display| AttemptError::Unsupported(error.to_string());
         let check = |named: Option<PeerId>| match (expected, named) {
             (Some(expected), Some(found)) if expected != found => {

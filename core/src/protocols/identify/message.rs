@@ -16,7 +16,7 @@ use peerless_proto::{
 use super::{Config, Info};
 use crate::{
     behaviour::{Context, ProtocolName, View},
-    swarm::table::ConnectionInfo,
+    swarm::{hostless, table::ConnectionInfo},
     time::UnixTime,
 };
 
@@ -274,13 +274,14 @@ fn read_addresses(cx: &mut Context<'_>, addresses: Vec<Vec<u8>>, peer: PeerId) -
     tidy(cx, known, peer)
 }
 
-/// Each address once, without the peer's own `/p2p`; none that names somebody else.
+/// Each address once, without the peer's own `/p2p`; none that names somebody else or leads to no host.
 fn tidy(cx: &mut Context<'_>, addresses: Vec<Multiaddr>, peer: PeerId) -> Vec<Multiaddr> {
     let mut seen = BTreeSet::new();
     let mut tidied = Vec::new();
     for address in addresses {
         let (address, named) = address::split_peer(&address);
-        if address.is_empty() || named.is_some_and(|named| named != peer) {
+        let is_foreign = named.is_some_and(|named| named != peer);
+        if address.is_empty() || is_foreign || hostless(&address).is_some() {
             cx.count("identify.skipped.address");
         } else if seen.insert(address.clone()) {
             tidied.push(address);
@@ -293,10 +294,8 @@ fn tidy(cx: &mut Context<'_>, addresses: Vec<Multiaddr>, peer: PeerId) -> Vec<Mu
 pub(super) fn plausible(observed: &Multiaddr, local: PeerId) -> Option<Multiaddr> {
     let (mut socket, named) = address::parse_quic_v1(observed).ok()?;
     socket.set_ip(socket.ip().to_canonical());
-    let ip = socket.ip();
-    let broadcast = matches!(ip, std::net::IpAddr::V4(ip) if ip.is_broadcast());
-    let one_host = !ip.is_unspecified() && !ip.is_multicast() && !broadcast && socket.port() != 0;
-    (one_host && named.is_none_or(|named| named == local)).then(|| address::quic_v1(socket))
+    let address = address::quic_v1(socket);
+    (hostless(&address).is_none() && named.is_none_or(|named| named == local)).then_some(address)
 }
 
 /// Without control characters, and cut off at [`MAX_TEXT`].

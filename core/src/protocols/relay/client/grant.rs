@@ -1,6 +1,6 @@
 //! What a relay grants, as far as it can be believed; and when to ask again.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
@@ -15,7 +15,16 @@ use peerless_proto::{
 };
 
 use super::{super::wire, ReserveError};
-use crate::{event::CircuitLimit, protocols::relay::Status, rng::Rng, time::UnixTime};
+use crate::{
+    event::CircuitLimit,
+    protocols::relay::Status,
+    rng::Rng,
+    swarm::{
+        dial::rank::{Reach, ip_reach},
+        hostless,
+    },
+    time::UnixTime,
+};
 
 /// The longest time that a reservation is taken to last.
 const MAX_TERM: Duration = Duration::from_secs(24 * 3600);
@@ -116,42 +125,17 @@ fn usable(bytes: Vec<u8>, asked: Asked<'_>) -> Option<Multiaddr> {
     if peer.is_some_and(|peer| peer != asked.relay) || address.iter().any(strange) {
         return None;
     }
-    let reach = match address.iter().next()? {
-        Protocol::Ip4(ip) => reach(ip.into())?,
-        Protocol::Ip6(ip) => reach(ip.into())?,
-        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_) => Reach::World,
-        _ => return None,
-    };
-    let ours = address::ip_of(asked.remote).and_then(self::reach).unwrap_or(Reach::World);
-    (reach >= ours).then_some(address)
-}
-
-/// From how far away an address can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Reach {
-    Host,
-    Site,
-    World,
-}
-
-/// `None` if the address is nobody's.
-fn reach(ip: IpAddr) -> Option<Reach> {
-    if ip.is_unspecified() || ip.is_multicast() {
+    if hostless(&address).is_some() {
         return None;
     }
-    let site = match ip {
-        IpAddr::V4(ip) => {
-            ip.is_private() || ip.is_link_local() || ip.octets()[..1] == [100] && ip.octets()[1] & 0xc0 == 64
-        }
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    let reach = match address.iter().next()? {
+        Protocol::Ip4(ip) => ip_reach(ip.into()),
+        Protocol::Ip6(ip) => ip_reach(ip.into()),
+        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_) => Reach::Public,
+        _ => return None,
     };
-    Some(if ip.is_loopback() {
-        Reach::Host
-    } else if site {
-        Reach::Site
-    } else {
-        Reach::World
-    })
+    let ours = address::ip_of(asked.remote).map_or(Reach::Public, ip_reach);
+    (reach >= ours).then_some(address)
 }
 
 /// When to renew a reservation that lasts for `term`: after four fifths, or two minutes before the end if that is
@@ -199,20 +183,6 @@ mod tests {
             let longest = Duration::from_secs(1 << failures.min(9)).min(MAX_BACK_OFF);
             let pause = back_off(failures, &mut rng);
             assert!(longest / 2 <= pause && pause <= longest, "{failures}: {pause:?}");
-        }
-    }
-
-    #[test]
-    fn reach_is_that_of_the_network() {
-        let reach = |ip: &str| reach(ip.parse().unwrap());
-        assert_eq!(reach("0.0.0.0"), None);
-        assert_eq!(reach("224.0.0.1"), None);
-        assert_eq!(reach("127.0.0.1"), Some(Reach::Host));
-        for ip in ["10.1.2.3", "100.64.0.1", "169.254.1.1", "fd00::1", "fe80::1"] {
-            assert_eq!(reach(ip), Some(Reach::Site), "{ip}");
-        }
-        for ip in ["100.128.0.1", "8.8.8.8", "2001:4860::1"] {
-            assert_eq!(reach(ip), Some(Reach::World), "{ip}");
         }
     }
 }

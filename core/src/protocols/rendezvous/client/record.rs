@@ -18,7 +18,7 @@ use super::{
     super::{DEFAULT_TTL, MAX_TTL},
     Error, Found,
 };
-use crate::behaviour::Context;
+use crate::{behaviour::Context, swarm::hostless};
 
 /// How our addresses are sent to a point. Those of others are read in any of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +107,8 @@ pub(super) struct Read {
     pub(super) found: Found,
     /// Of two signed records the one with the larger number counts.
     pub(super) seq: u64,
+    /// Addresses left out because they lead to no host.
+    pub(super) hostless: u64,
 }
 
 /// Why a registration in an answer is left out, as the name of its counter.
@@ -140,7 +142,10 @@ pub(super) fn read(
     if peer == us {
         return Err("rendezvous.client.skipped.own");
     }
-    let whole = addresses.into_iter().filter_map(|address| address::with_peer(address, peer).ok());
+    let told = addresses.len();
+    let usable: Vec<_> = addresses.into_iter().filter(|address| hostless(address).is_none()).collect();
+    let hostless = (told - usable.len()) as u64;
+    let whole = usable.into_iter().filter_map(|address| address::with_peer(address, peer).ok());
     let addresses = whole.take(max_addresses).collect();
-    Ok(Read { found: Found { namespace, peer, addresses, ttl, signed }, seq })
+    Ok(Read { found: Found { namespace, peer, addresses, ttl, signed }, seq, hostless })
 }

@@ -447,7 +447,8 @@ impl Search {
 
 /// Tells the peerstore. Of two signed records it takes the newer itself.
 fn learn(cx: &mut Context<'_>, read: &Read) {
-    let Read { found: Found { peer, addresses, ttl, signed, .. }, seq } = read;
+    let Read { found: Found { peer, addresses, ttl, signed, .. }, seq, hostless } = read;
+    cx.count_n("rendezvous.client.skipped.address", *hostless);
     let (source, record) = match signed {
         true => (Source::Certified, Some(*seq)),
         false => (Source::Heard, None),
@@ -465,7 +466,7 @@ enum News {
 
 impl Watched {
     fn learn(&mut self, now: Instant, key: Key, read: &Read, max_peers: usize) -> News {
-        let Read { found: Found { addresses, ttl, signed, .. }, seq } = read;
+        let Read { found: Found { addresses, ttl, signed, .. }, seq, .. } = read;
         let (until, is_full) = (now + *ttl, self.known.len() >= max_peers);
         let news = match self.known.get_mut(&key) {
             None if is_full => return News::TooMany,

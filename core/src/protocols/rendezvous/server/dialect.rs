@@ -5,6 +5,7 @@
 //! unsigned record can be made of a signed one, never the reverse.
 
 use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
 use peerless_proto::{
     pb::{
         self, Message as _,
@@ -14,6 +15,7 @@ use peerless_proto::{
 };
 
 use super::refusal::Refusal;
+use crate::swarm::hostless;
 
 /// What kind of record a peer gives, and clients of its kind read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,16 +82,24 @@ pub(super) fn verify(bytes: &[u8], sender: PeerId, accept_unsigned: bool) -> Res
             if !readable {
                 return Err(Refusal::Record);
             }
+            some_host(&addresses)?;
             Ok(Record { dialect, seq, bytes: bytes.into() })
         }
         RegisterRecord::PeerInfo { .. } if !accept_unsigned => Err(Refusal::Unsigned),
         RegisterRecord::PeerInfo { peer, .. } if peer != sender => Err(Refusal::Foreign),
         RegisterRecord::PeerInfo { peer, addresses } => {
+            some_host(&addresses)?;
             let addrs = addresses.iter().map(|address| address.to_vec()).collect();
             let info = PeerInfo { id: Some(peer.to_bytes()), addrs };
             Ok(Record { dialect: Dialect::PeerInfo, seq: 0, bytes: info.encode_to_vec().into() })
         }
     }
+}
+
+/// Whoever names addresses must be at one of them.
+fn some_host(addresses: &[Multiaddr]) -> Result<(), Refusal> {
+    let is_nowhere = !addresses.is_empty() && addresses.iter().all(|address| hostless(address).is_some());
+    if is_nowhere { Err(Refusal::Hostless) } else { Ok(()) }
 }
 
 /// The unsigned form of a record of `peer` that was verified when it came.

@@ -25,6 +25,8 @@ pub(super) enum Refusal {
     Unsigned,
     /// The record is another peer's.
     Foreign,
+    /// Nobody is reached at any of the record's addresses.
+    Hostless,
     /// There are too many registrations.
     Full,
     /// The peer has too many registrations.
@@ -75,6 +77,7 @@ impl Refusal {
             Self::OldRecord => (Record, "older than the record before", "rendezvous.refused.old_record"),
             Self::Unsigned => (Record, "not signed", "rendezvous.refused.unsigned"),
             Self::Foreign => (NotAuthorized, "another peer's record", "rendezvous.refused.foreign"),
+            Self::Hostless => (Record, "no host is at any of its addresses", "rendezvous.refused.hostless"),
             Self::Full => (Unavailable, "too many registrations", "rendezvous.refused.full"),
             Self::PeerFull => (Unavailable, "too many registrations of the peer", "rendezvous.refused.peer_full"),
             Self::IpFull => (Unavailable, "too many registrations from the IP address", "rendezvous.refused.ip_full"),
