@@ -12,10 +12,14 @@ use multiaddr::Multiaddr;
 use peerless_proto::address::{self, MAX_ADDR_LEN};
 
 pub(crate) use self::archive::{Archive, TABLE};
-use self::stored::Changes;
+use self::{
+    known::{Known, Voucher},
+    stored::Changes,
+};
 use crate::{behaviour::ProtocolName, protocols::relay, swarm::hostless, time::Instant};
 
 mod archive;
+mod known;
 mod row;
 mod stored;
 
@@ -58,6 +62,8 @@ impl Default for PeerstoreConfig {
 pub enum Source {
     /// Somebody else.
     Heard,
+    /// A rendezvous point, for a peer that did not sign it.
+    Rendezvous,
     /// The peer, over an authenticated connection (identify).
     Identify,
     /// The peer, in a signed record.
@@ -102,7 +108,7 @@ pub enum RecordError {
 /// What is known of one peer.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Entry {
-    addresses: Vec<PeerAddress>,
+    addresses: Vec<Known>,
     /// The newest signed record: its number, and its addresses in order unless an earlier node saw it.
     record: Option<(u64, Option<Vec<Multiaddr>>)>,
     protocols: Vec<ProtocolName>,
@@ -148,9 +154,10 @@ impl Peerstore {
         &self.config
     }
 
-    /// Takes note of addresses, each for `ttl` (`None`: for good) from `now`. One that is known is believed until the
-    /// later of both. A `/p2p` of the peer at the end is cut off; addresses that name another peer, and oversized ones,
-    /// are left out. Returns how many are new.
+    /// Takes note of addresses, each for `ttl` (`None`: for good) from `now`. What [`Source::Identify`] and
+    /// [`Source::Rendezvous`] say replaces what the same source said before; other sources may say more bit by bit, and an
+    /// address that they said before is believed until the later of both times. A `/p2p` of the peer at the end is cut
+    /// off; addresses that name another peer, lead to no host or are too long are left out. Returns how many are new.
     pub fn add(
         &mut self,
         now: Instant,
@@ -160,13 +167,18 @@ impl Peerstore {
         ttl: Option<Duration>,
     ) -> usize {
         let expires = ttl.map_or(Instant::FAR_FUTURE, |ttl| now + ttl);
+        let is_last_word = source.replaces() && self.peers.contains_key(&peer);
         let addresses: Vec<_> = addresses.iter().filter_map(|address| usable(address, peer)).collect();
-        if addresses.is_empty() || expires <= now {
+        if (addresses.is_empty() && !is_last_word) || expires <= now {
             return 0;
         }
         let most = self.config.addresses;
         self.change(now, peer, |entry| {
-            addresses.into_iter().map(|address| usize::from(entry.add(address, source, expires, most))).sum()
+            if source.replaces() {
+                entry.withdraw(source.says(), &addresses);
+            }
+            let says = source.says();
+            addresses.into_iter().map(|address| usize::from(entry.add(address, says, expires, most))).sum()
         })
         .unwrap_or(0)
     }
@@ -197,17 +209,22 @@ impl Peerstore {
         }
         let (most, expires) = (self.config.addresses, now + ttl);
         self.change(now, peer, |entry| {
-            let is_out =
-                |known: &PeerAddress| known.source == Source::Certified && !listed.contains(&known.address);
-            entry.addresses.retain(|known| !is_out(known));
+            entry.withdraw(Voucher::Certified, &listed);
             let before: Vec<_> = entry.addresses.iter().map(|known| known.address.clone()).collect();
             for address in &listed {
-                entry.add(address.clone(), Source::Certified, expires, most);
+                entry.add(address.clone(), Voucher::Certified, expires, most);
             }
             entry.record = Some((number, Some(listed)));
             entry.addresses.iter().filter(|known| !before.contains(&known.address)).count()
         })
         .ok_or(RecordError::Full)
+    }
+
+    /// What the peer said over a connection without signing it does not count any more: it has signed something since.
+    pub fn withdraw_unsigned(&mut self, now: Instant, peer: PeerId) {
+        if self.peers.contains_key(&peer) {
+            self.change(now, peer, |entry| entry.drop_voucher(Voucher::Identify));
+        }
     }
 
     /// Takes note of what a peer speaks, in place of what it spoke before.
@@ -242,23 +259,32 @@ impl Peerstore {
         self.change(now, peer, |entry| {
             entry.connections += 1;
             let Some(address) = address else { return };
-            entry.add(address.clone(), Source::Heard, expires, most);
+            entry.add(address.clone(), Voucher::Dial, expires, most);
             if let Some(known) = entry.addresses.iter_mut().find(|known| known.address == address) {
                 known.reached = Some(now);
+                known.connections += 1;
             }
         });
     }
 
-    /// A connection has ended. Addresses that had led to the peer are believed a while longer.
-    pub fn disconnected(&mut self, now: Instant, peer: PeerId) {
+    /// A connection has ended, which was dialled at `address` if we dialled it: that address is believed a while longer.
+    pub fn disconnected(&mut self, now: Instant, peer: PeerId, address: Option<&Multiaddr>) {
         if !self.peers.contains_key(&peer) {
             return;
         }
         let expires = now + self.config.reached_ttl;
+        let address = address.and_then(|address| usable(address, peer));
         self.change(now, peer, |entry| {
             entry.connections = entry.connections.saturating_sub(1);
-            for known in entry.addresses.iter_mut().filter(|known| known.reached.is_some()) {
-                known.expires = known.expires.max(expires);
+            let none_left = entry.connections == 0;
+            for known in entry.addresses.iter_mut().filter(|known| Some(&known.address) == address.as_ref()) {
+                known.connections = known.connections.saturating_sub(1);
+                if known.reached.is_some() {
+                    known.vouch(Voucher::Dial, expires);
+                }
+            }
+            for known in entry.addresses.iter_mut().filter(|_| none_left) {
+                known.connections = 0;
             }
         });
     }
@@ -285,10 +311,10 @@ impl Peerstore {
     }
 
     /// The addresses of a peer that are believed: those that led there first, the latest foremost; then by source.
-    pub fn addresses(&self, now: Instant, peer: &PeerId) -> Vec<&PeerAddress> {
+    pub fn addresses(&self, now: Instant, peer: &PeerId) -> Vec<PeerAddress> {
         let Some(entry) = self.peers.get(peer) else { return Vec::new() };
-        let mut addresses: Vec<_> =
-            entry.addresses.iter().filter(|known| entry.believes(known, now)).collect();
+        let believed = entry.addresses.iter().filter(|known| known.is_believed(now));
+        let mut addresses: Vec<_> = believed.map(Known::told).collect();
         addresses.sort_by_key(|known| std::cmp::Reverse((known.reached, known.source)));
         addresses
     }
@@ -310,9 +336,8 @@ impl Peerstore {
 
     /// The peers that have an address that is believed, by PeerId.
     pub fn peers(&self, now: Instant) -> impl Iterator<Item = PeerId> + '_ {
-        let is_known = move |(_, entry): &(&PeerId, &Entry)| {
-            entry.addresses.iter().any(|known| entry.believes(known, now))
-        };
+        let is_known =
+            move |(_, entry): &(&PeerId, &Entry)| entry.addresses.iter().any(|known| known.is_believed(now));
         self.peers.iter().filter(is_known).map(|(peer, _)| *peer)
     }
 
@@ -431,14 +456,35 @@ impl Entry {
         self.connections > 0 || self.is_protected
     }
 
-    /// What led to the peer holds while it is connected.
-    fn believes(&self, known: &PeerAddress, now: Instant) -> bool {
-        known.expires > now || (self.connections > 0 && known.reached.is_some())
+    fn expire(&mut self, now: Instant) {
+        self.addresses.retain(|known| known.is_believed(now));
     }
 
-    fn expire(&mut self, now: Instant) {
-        let addresses = std::mem::take(&mut self.addresses);
-        self.addresses = addresses.into_iter().filter(|known| self.believes(known, now)).collect();
+    /// Who vouches has a new list: what it vouched for before and does not name now it withdraws. What the peer itself
+    /// withdraws is believed no longer because it led there once, unless a connection still does.
+    fn withdraw(&mut self, voucher: Voucher, listed: &[Multiaddr]) {
+        let is_peer = matches!(voucher, Voucher::Identify | Voucher::Certified);
+        for known in &mut self.addresses {
+            if known.until[voucher as usize] == Instant::ZERO || listed.contains(&known.address) {
+                continue;
+            }
+            known.until[voucher as usize] = Instant::ZERO;
+            if is_peer && known.connections == 0 {
+                known.until[Voucher::Dial as usize] = Instant::ZERO;
+            }
+        }
+        self.drop_unvouched();
+    }
+
+    fn drop_voucher(&mut self, voucher: Voucher) {
+        for known in &mut self.addresses {
+            known.until[voucher as usize] = Instant::ZERO;
+        }
+        self.drop_unvouched();
+    }
+
+    fn drop_unvouched(&mut self) {
+        self.addresses.retain(|known| known.is_believed(Instant::ZERO));
     }
 
     fn usefulness(&self, peer: PeerId) -> Use {
@@ -454,18 +500,16 @@ impl Entry {
     }
 
     /// Returns whether the address is new.
-    fn add(&mut self, address: Multiaddr, source: Source, expires: Instant, most: usize) -> bool {
+    fn add(&mut self, address: Multiaddr, voucher: Voucher, expires: Instant, most: usize) -> bool {
         if let Some(known) = self.addresses.iter_mut().find(|known| known.address == address) {
-            known.source = known.source.max(source);
-            known.expires = known.expires.max(expires);
+            known.vouch(voucher, expires);
             return false;
         }
-        let new = PeerAddress { address, source, expires, reached: None };
+        let new = Known::new(address, voucher, expires);
         if self.addresses.len() >= most {
             // What weighs least, and of that what ends first, makes room for what weighs as much or more.
-            let weight = |known: &PeerAddress| (known.reached.is_some(), known.source, known.expires);
-            let least = (0..self.addresses.len()).min_by_key(|at| weight(&self.addresses[*at]));
-            match least.filter(|at| weight(&self.addresses[*at]) <= weight(&new)) {
+            let least = (0..self.addresses.len()).min_by_key(|at| self.addresses[*at].weight());
+            match least.filter(|at| self.addresses[*at].weight() <= new.weight()) {
                 Some(at) => self.addresses.remove(at),
                 None => return false,
             };

@@ -60,11 +60,19 @@ impl Node {
         new
     }
 
-    /// Identify told what a peer is.
-    pub(super) fn learn(&mut self, peer: PeerId, info: &identify::Info, record: Option<u64>) {
-        let ttl = self.peerstore.config().identify_ttl;
-        self.take_addresses(peer, &info.listen_addresses, Source::Identify, record, Some(ttl));
-        self.peerstore.set_protocols(self.now, peer, &info.protocols);
+    /// Identify told what a peer is. What it left out is from before, and others may know better by now.
+    pub(super) fn learn(&mut self, told: &identify::Event) {
+        let (peer, info) = (told.peer, &told.info);
+        if told.says.addresses {
+            let ttl = self.peerstore.config().identify_ttl;
+            self.take_addresses(peer, &info.listen_addresses, Source::Identify, told.record, Some(ttl));
+            if told.record.is_some() {
+                self.peerstore.withdraw_unsigned(self.now, peer);
+            }
+        }
+        if told.says.protocols {
+            self.peerstore.set_protocols(self.now, peer, &info.protocols);
+        }
     }
 
     fn take_addresses(
@@ -135,7 +143,9 @@ impl Node {
 
     /// A connection is gone.
     pub(super) fn left_behind(&mut self, info: &ConnectionInfo) {
-        self.peerstore.disconnected(self.now, info.peer);
+        let dialled =
+            (info.direction == Direction::Outbound && info.relayed.is_none()).then_some(&info.remote);
+        self.peerstore.disconnected(self.now, info.peer, dialled);
         self.health.disconnected(info.id);
         self.reinstate(info);
         if self.connections.of(&info.peer).is_empty() {

@@ -247,7 +247,7 @@ impl Node {
         match &event {
             Event::Identify(told) => {
                 let (connection, peer, info) = (told.connection, told.peer, Arc::clone(&told.info));
-                self.learn(peer, &info, told.record);
+                self.learn(told);
                 self.work.push_back(Work::Tell(Input::Peer(PeerEvent::Identified {
                     connection,
                     peer,

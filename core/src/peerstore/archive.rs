@@ -154,7 +154,8 @@ impl Archive {
                 self.not_before = now + (DELAY * 2_u32.saturating_pow(self.failures)).min(MAX_DELAY);
                 self.failures = self.failures.saturating_add(1);
                 if let Some(Asked::Store(batch)) = asked {
-                    batch.put.iter().for_each(|peer| store.note(now, *peer));
+                    // What was to be deleted may be wanted again, and then says something else.
+                    batch.put.iter().chain(&batch.deleted).for_each(|peer| store.note(now, *peer));
                     self.stale.extend(batch.stale);
                     self.refresh = Some(now);
                 }

@@ -45,7 +45,9 @@ pub(super) struct RowAddress {
     pub(super) is_reached: bool,
 }
 
-const SOURCES: [Source; 4] = [Source::Heard, Source::Identify, Source::Certified, Source::Embedder];
+/// As they are numbered in rows.
+const SOURCES: [Source; 5] =
+    [Source::Heard, Source::Identify, Source::Certified, Source::Embedder, Source::Rendezvous];
 
 impl Row {
     /// Reads a row; `None` if it is none of ours.

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use libp2p_identity::PeerId;
 
 use super::{
-    Entry, PeerAddress, Peerstore, Source,
+    Entry, Peerstore, Source,
+    known::{Known, Voucher},
     row::{MAX_ADDRESSES, Row, RowAddress},
 };
 use crate::{
@@ -83,24 +84,25 @@ impl Peerstore {
     /// What is to be stored of a peer; `None` if nothing is known of it.
     pub(super) fn row(&self, now: Instant, unix: UnixTime, peer: &PeerId) -> Option<Row> {
         let entry = self.peers.get(peer)?;
-        let known = self.addresses(now, peer).into_iter().filter(|known| known.is_worth_storing());
-        let left = |known: &PeerAddress| {
-            let left = known.expires.saturating_duration_since(now);
+        let is_in = |known: &&Known| known.is_worth_storing() && known.is_believed(now);
+        let mut known: Vec<_> = entry.addresses.iter().filter(is_in).collect();
+        known.sort_by_key(|known| std::cmp::Reverse((known.reached, known.source())));
+        let left = |known: &Known| {
+            let left = known.expires().saturating_duration_since(now);
             // It holds while the peer is connected, and that may end with the node.
-            let is_held = entry.connections > 0 && known.reached.is_some();
-            if is_held { left.max(self.config.reached_ttl) } else { left }
+            if known.connections > 0 { left.max(self.config.reached_ttl) } else { left }
         };
-        let address = |known: &PeerAddress| RowAddress {
+        let address = |known: &Known| RowAddress {
             address: known.address.clone(),
-            source: known.source,
-            left: (known.expires != Instant::FAR_FUTURE).then(|| left(known)),
+            source: known.source(),
+            left: (known.expires() != Instant::FAR_FUTURE).then(|| left(known)),
             is_reached: known.reached.is_some(),
         };
         Some(Row {
             written: unix,
             record: entry.record.as_ref().map(|(number, _)| *number),
             is_relay: entry.is_relay(),
-            addresses: known.take(MAX_ADDRESSES).map(address).collect(),
+            addresses: known.into_iter().take(MAX_ADDRESSES).map(address).collect(),
         })
     }
 
@@ -136,22 +138,33 @@ impl Peerstore {
                 _ => return false,
             }
         }
-        let most = self.config.addresses;
+        let (most, reached_until) = (self.config.addresses, now + self.config.reached_ttl);
         self.alter(now, Instant::ZERO, peer, |entry| {
             if row.is_relay && entry.protocols.is_empty() {
                 entry.protocols.push(HOP);
             }
             let newest = entry.record.as_ref().map(|(number, _)| *number);
             if row.record > newest {
-                entry.addresses.retain(|known| known.source != Source::Certified);
+                entry.drop_voucher(Voucher::Certified);
                 entry.record = row.record.map(|number| (number, None));
             }
+            let has_said =
+                |voucher: Voucher| entry.addresses.iter().any(|known| known.until[voucher as usize] > now);
+            let said = [Voucher::Identify, Voucher::Rendezvous].map(has_said);
             for (RowAddress { address, source, is_reached, .. }, expires) in addresses {
-                let is_outdated = source == Source::Certified && row.record < newest;
-                if !is_outdated && entry.add(address, source, expires, most) && is_reached {
-                    // Longer ago than anything that this node reaches.
-                    entry.addresses.last_mut().expect("it was added").reached = Some(Instant::ZERO);
+                let is_outdated = match source {
+                    Source::Certified => row.record < newest,
+                    Source::Identify => said[0],
+                    Source::Rendezvous => said[1],
+                    _ => false,
+                };
+                if is_outdated || !entry.add(address, source.says(), expires, most) || !is_reached {
+                    continue;
                 }
+                let known = entry.addresses.last_mut().expect("it was added");
+                known.vouch(Voucher::Dial, expires.min(reached_until));
+                // Longer ago than anything that this node reaches.
+                known.reached = Some(Instant::ZERO);
             }
         });
         if is_shortened {
@@ -164,19 +177,11 @@ impl Peerstore {
 impl Entry {
     /// Why it is worth storing, if it is.
     fn worth(&self, now: Instant) -> Option<Worth> {
-        let of_address = |known: &PeerAddress| match known.reached {
+        let of_address = |known: &Known| match known.reached {
             Some(_) => Worth::Reached,
             None => Worth::Address,
         };
-        let known =
-            self.addresses.iter().filter(|known| known.is_worth_storing() && self.believes(known, now));
+        let known = self.addresses.iter().filter(|known| known.is_worth_storing() && known.is_believed(now));
         known.map(of_address).max().or(self.record.is_some().then_some(Worth::Record))
-    }
-}
-
-impl PeerAddress {
-    /// Whether it leads to the peer, or somebody says so who should know.
-    fn is_worth_storing(&self) -> bool {
-        self.reached.is_some() || self.source >= Source::Certified
     }
 }

@@ -59,10 +59,71 @@ fn what_led_there_goes_first_until_it_fails() {
     store.add(at(0), peer(1), &[place(1), place(2)], Source::Certified, None);
     store.connected(at(1), peer(1), Some(&place(9)));
     assert_eq!(known(&store, at(1), 1)[0], place(9));
-    store.disconnected(at(5000), peer(1));
+    store.disconnected(at(5000), peer(1), Some(&place(9)));
     assert_eq!(known(&store, at(5000 + 1799), 1)[0], place(9), "counted from the end of the connection");
     store.unreachable(at(3), &peer(1), &place(9));
     assert_eq!(known(&store, at(5001), 1), [place(1), place(2), place(9)]);
+}
+
+#[test]
+fn what_a_source_says_last_replaces_what_it_said_before_and_nobody_elses_word() {
+    let mut store = store();
+    let hour = Some(3600 * SECOND);
+    store.add(at(0), peer(1), &[place(1), place(2)], Source::Identify, hour);
+    store.add(at(0), peer(1), &[place(1)], Source::Heard, hour);
+    store.add(at(0), peer(1), &[place(3)], Source::Embedder, hour);
+    store.add(at(0), peer(1), &[place(4)], Source::Rendezvous, hour);
+    store.add_record(at(0), peer(1), 1, &[place(5), place(2)], 3600 * SECOND).unwrap();
+    assert_eq!(known(&store, at(1), 1).len(), 5);
+    store.add(at(1), peer(1), &[place(6)], Source::Identify, hour);
+    let all = [3, 5, 2, 6, 4, 1].map(place);
+    let mut told = known(&store, at(1), 1);
+    told.sort();
+    let mut expected = all.to_vec();
+    expected.sort();
+    assert_eq!(told, expected, "somebody else, and the record, still say 1 and 2");
+    store.add(at(1), peer(1), &[place(7)], Source::Rendezvous, hour);
+    assert!(!known(&store, at(1), 1).contains(&place(4)));
+    store.add_record(at(2), peer(1), 2, &[place(8)], 3600 * SECOND).unwrap();
+    let left = known(&store, at(2), 1);
+    assert!(!left.contains(&place(5)) && !left.contains(&place(2)), "{left:?}");
+    store.add(at(3), peer(1), &[], Source::Identify, hour);
+    assert!(!known(&store, at(3), 1).contains(&place(6)), "nowhere is a place too");
+}
+
+#[test]
+fn where_a_peer_was_dialled_is_forgotten_when_it_says_that_it_has_left() {
+    let mut store = store();
+    let hour = Some(3600 * SECOND);
+    for n in 0..10 {
+        store.connected(at(n), peer(1), Some(&place(3 * n)));
+        let now_at = [0, 1, 2].map(|i| place(3 * n + i));
+        store.add(at(n), peer(1), &now_at, Source::Identify, hour);
+        assert!(n == 0 || known(&store, at(n), 1).len() == 3, "after move {n}");
+        store.disconnected(at(n), peer(1), Some(&place(3 * n)));
+    }
+    assert_eq!(known(&store, at(10), 1), [27, 28, 29].map(place));
+    // It never said that it was there, so it cannot say that it left.
+    store.connected(at(11), peer(1), Some(&place(99)));
+    store.disconnected(at(11), peer(1), Some(&place(99)));
+    store.add(at(12), peer(1), &[place(50)], Source::Identify, hour);
+    assert_eq!(known(&store, at(12), 1), [99, 50].map(place));
+}
+
+#[test]
+fn an_old_address_does_not_live_on_because_another_one_is_used() {
+    let mut store = store();
+    for n in 0..10 {
+        store.connected(at(900 * n), peer(1), Some(&place(n)));
+        store.disconnected(at(900 * n + 1), peer(1), Some(&place(n)));
+    }
+    assert_eq!(
+        known(&store, at(8102), 1),
+        [9, 8].map(place),
+        "each for half an hour after its own connection"
+    );
+    store.connected(at(8103), peer(1), Some(&place(9)));
+    assert_eq!(known(&store, at(20_000), 1), [place(9)], "and as long as that lasts");
 }
 
 #[test]
@@ -95,7 +156,7 @@ fn peers_make_room_but_for_those_connected_or_protected() {
     store.connected(at(0), peer(1), None);
     store.protect(at(0), peer(2), true);
     store.connected(at(1), peer(3), Some(&place(3)));
-    store.disconnected(at(1), peer(3));
+    store.disconnected(at(1), peer(3), Some(&place(3)));
     for n in 10..60 {
         store.add(at(n), peer(n as u8), &[place(n)], Source::Heard, None);
     }
@@ -122,22 +183,58 @@ fn latency_is_an_average_with_a_weight_of_a_tenth() {
     assert_eq!(store.latency(&peer(1)), Some(110 * SECOND));
 }
 
-/// What the store must say, kept as a plain list and searched from the front each time.
+/// What the store must say, kept as a plain list of who said what and searched from the front each time.
 #[derive(Default)]
 struct Naive {
-    entries: Vec<(PeerId, Multiaddr, Source, Instant)>,
+    said: Vec<(PeerId, Multiaddr, Voucher, Instant)>,
     records: Vec<(PeerId, u64, Vec<Multiaddr>)>,
 }
 
 impl Naive {
-    fn add(&mut self, peer: PeerId, address: Multiaddr, source: Source, expires: Instant) {
-        match self.entries.iter_mut().find(|e| e.0 == peer && e.1 == address) {
-            Some(entry) => {
-                entry.2 = entry.2.max(source);
-                entry.3 = entry.3.max(expires);
-            }
-            None => self.entries.push((peer, address, source, expires)),
+    fn add(&mut self, peer: PeerId, address: Multiaddr, voucher: Voucher, expires: Instant) {
+        match self.said.iter_mut().find(|it| (it.0, &it.1, it.2) == (peer, &address, voucher)) {
+            Some(it) => it.3 = it.3.max(expires),
+            None => self.said.push((peer, address, voucher, expires)),
         }
+    }
+
+    /// What was only said before and by the same is said no more, and if the peer takes it back, no dial speaks for it.
+    fn replace(&mut self, peer: PeerId, listed: &[Multiaddr], voucher: Voucher) {
+        let is_out = |it: &(PeerId, Multiaddr, Voucher, Instant)| {
+            it.0 == peer && it.2 == voucher && !listed.contains(&it.1)
+        };
+        let out: Vec<_> = self.said.iter().filter(|it| is_out(it)).map(|it| it.1.clone()).collect();
+        let is_peer = voucher != Voucher::Rendezvous;
+        self.said.retain(|it| {
+            let is_dial = is_peer && it.0 == peer && it.2 == Voucher::Dial && out.contains(&it.1);
+            !is_out(it) && !is_dial
+        });
+    }
+
+    /// All is forgotten of an address at once, when nobody's word holds any more.
+    fn expire(&mut self, now: Instant) {
+        let said = self.said.clone();
+        self.said.retain(|it| said.iter().any(|other| (other.0, &other.1) == (it.0, &it.1) && other.3 > now));
+    }
+
+    fn known(&self, peer: PeerId) -> Vec<(Multiaddr, Source, Instant)> {
+        let of_peer: Vec<_> = self.said.iter().filter(|it| it.0 == peer).collect();
+        let mut known: Vec<(Multiaddr, Source, Instant)> = Vec::new();
+        for (_, address, voucher, expires) in of_peer {
+            let source = match voucher {
+                Voucher::Dial | Voucher::Heard => Source::Heard,
+                Voucher::Rendezvous => Source::Rendezvous,
+                Voucher::Identify => Source::Identify,
+                Voucher::Certified => Source::Certified,
+                Voucher::Embedder => Source::Embedder,
+            };
+            match known.iter_mut().find(|it| it.0 == *address) {
+                Some(it) => (it.1, it.2) = (it.1.max(source), it.2.max(*expires)),
+                None => known.push((address.clone(), source, *expires)),
+            }
+        }
+        known.sort();
+        known
     }
 
     fn record(
@@ -158,9 +255,9 @@ impl Naive {
             }
         }
         self.records.retain(|record| record.0 != peer);
-        self.entries.retain(|e| e.0 != peer || e.2 != Source::Certified || listed.contains(&e.1));
+        self.replace(peer, &listed, Voucher::Certified);
         for address in &listed {
-            self.add(peer, address.clone(), Source::Certified, expires);
+            self.add(peer, address.clone(), Voucher::Certified, expires);
         }
         self.records.push((peer, number, listed));
         Ok(())
@@ -177,12 +274,16 @@ fn a_hundred_thousand_random_operations_agree_with_a_naive_list() {
         now = now + rng.between(Duration::ZERO, SECOND);
         let (which, n) = (peers[rng.below(12) as usize], rng.below(12));
         let ttl = Duration::from_secs(1 + rng.below(60));
-        let source = [Source::Heard, Source::Identify, Source::Embedder][rng.below(3) as usize];
-        naive.entries.retain(|entry| entry.3 > now);
+        let source = [Source::Heard, Source::Rendezvous, Source::Identify, Source::Embedder];
+        let source = source[rng.below(4) as usize];
+        naive.expire(now);
         match rng.below(10) {
             0..5 => {
                 store.add(now, which, &[place(n)], source, Some(ttl));
-                naive.add(which, place(n), source, now + ttl);
+                if source.replaces() {
+                    naive.replace(which, &[place(n)], source.says());
+                }
+                naive.add(which, place(n), source.says(), now + ttl);
             }
             5..8 => {
                 let listed = vec![place(n), place(rng.below(12))];
@@ -196,17 +297,17 @@ fn a_hundred_thousand_random_operations_agree_with_a_naive_list() {
             }
             8 => {
                 store.remove_address(now, which, &place(n));
-                naive.entries.retain(|entry| entry.0 != which || entry.1 != place(n));
+                naive.said.retain(|it| it.0 != which || it.1 != place(n));
             }
             _ if rng.below(2) == 0 => {
                 store.connected(now, which, Some(&place(n)));
                 store.unreachable(now, &which, &place(n));
-                store.disconnected(now, which);
-                naive.add(which, place(n), Source::Heard, now + store.config().reached_ttl);
+                store.disconnected(now, which, Some(&place(n)));
+                naive.add(which, place(n), Voucher::Dial, now + store.config().reached_ttl);
             }
             _ if rng.below(50) == 0 => {
                 store.forget(now, which);
-                naive.entries.retain(|entry| entry.0 != which);
+                naive.said.retain(|it| it.0 != which);
                 naive.records.retain(|record| record.0 != which);
             }
             _ => {}
@@ -214,13 +315,11 @@ fn a_hundred_thousand_random_operations_agree_with_a_naive_list() {
         let mut said: Vec<_> = store
             .addresses(now, &which)
             .into_iter()
-            .map(|known| (known.address.clone(), known.source, known.expires))
+            .map(|known| (known.address, known.source, known.expires))
             .collect();
-        let of_peer = naive.entries.iter().filter(|entry| entry.0 == which);
-        let mut expected: Vec<_> = of_peer.map(|entry| (entry.1.clone(), entry.2, entry.3)).collect();
         said.sort();
-        expected.sort();
-        assert_eq!(said, expected, "step {step} of seed {SEED}");
+        naive.expire(now);
+        assert_eq!(said, naive.known(which), "step {step} of seed {SEED}");
         let held: usize = store.peers.values().map(|entry| entry.addresses.len()).sum();
         assert_eq!(
             (store.addresses, store.order.len()),

@@ -10,7 +10,7 @@ use libp2p_identity::{PeerId, PublicKey};
 use multiaddr::Multiaddr;
 use peerless_proto::pb::identify::Identify as Message;
 
-use self::message::{Before, Local, MAX_MESSAGE};
+use self::message::{Before, Local, MAX_MESSAGE, Said};
 use super::by_connection::ByConnection;
 use crate::{
     addresses::{AddressSource, Site, site},
@@ -99,6 +99,17 @@ pub struct Event {
     pub info: Arc<Info>,
     /// The number of the signed record that its addresses come from.
     pub record: Option<u64>,
+    /// What of it is from this message.
+    pub says: Says,
+}
+
+/// What a message speaks of; the rest of an [`Info`] is from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Says {
+    /// Where the peer listens.
+    pub addresses: bool,
+    /// What it speaks.
+    pub protocols: bool,
 }
 
 impl From<Event> for event::Event {
@@ -362,20 +373,23 @@ impl Identify {
         let seq = siblings.filter_map(|id| self.links.get(*id)?.seq).max();
         let before = Before { peer: link.peer, info: link.info.as_deref(), seq };
         match message::read(cx, *merged, &before) {
-            Ok((info, seq)) => self.learn(cx, connection, info, seq),
+            Ok(said) => self.learn(cx, connection, said),
             Err(refusal) => cx.count(refusal.counter()),
         }
     }
 
-    fn learn(&mut self, cx: &mut Context<'_>, connection: ConnectionId, info: Info, seq: Option<u64>) {
+    fn learn(&mut self, cx: &mut Context<'_>, connection: ConnectionId, said: Said) {
+        let Said { info, seq, says } = said;
         self.observe(cx, connection, info.observed.as_ref());
         let Some(link) = self.links.get_mut(connection) else { return };
         link.seq = link.seq.max(seq);
-        if link.info.as_deref() != Some(&info) {
+        // What it says again counts if it said something else over another connection meanwhile.
+        let is_last_word = says.addresses && cx.view().connections.of(&link.peer).len() > 1;
+        if is_last_word || link.info.as_deref() != Some(&info) {
             let info = Arc::new(info);
             link.info = Some(Arc::clone(&info));
             let record = link.seq.filter(|_| info.certified);
-            cx.emit(Event { connection, peer: link.peer, info, record });
+            cx.emit(Event { connection, peer: link.peer, info, record, says });
         }
         // What changed between our answer and now has not been pushed: it was not known that the peer listens.
         if link.told.is_some() && self.listens(connection) {

@@ -94,7 +94,7 @@ fn who_is_found_is_remembered_as_long_as_registered_and_by_who_says_so() {
     assert_eq!(known(&solo, "A", 2 * HOUR - secs(1)), [(PLACE.to_string(), Source::Certified)]);
     assert_eq!(known(&solo, "A", 2 * HOUR), []);
     assert_eq!(solo.peerstore.record(&peer("A")), Some(5));
-    assert_eq!(known(&solo, "C", secs(59)), [(HOME.to_string(), Source::Heard)]);
+    assert_eq!(known(&solo, "C", secs(59)), [(HOME.to_string(), Source::Rendezvous)]);
     assert_eq!(known(&solo, "C", secs(60)), []);
 
     watch(&mut solo);

@@ -249,7 +249,7 @@ impl Machines {
         let Some((id, share)) = self.shares.remove(at) else { return };
         self.resources.close_connection(share);
         let info = self.table.remove(id).expect("it is there");
-        self.peerstore.disconnected(self.now, info.peer);
+        self.peerstore.disconnected(self.now, info.peer, Some(&info.remote));
         self.health.disconnected(id);
         self.auto.disconnected(self.now, info.peer);
         self.tags.disconnected(&info.peer);

@@ -35,6 +35,8 @@ struct Life {
     /// Rows of a page.
     page: usize,
     requests: usize,
+    /// Where the connections that are there were dialled.
+    dialled: Vec<(PeerId, Multiaddr)>,
 }
 
 impl Life {
@@ -43,7 +45,8 @@ impl Life {
         let archive = Archive::new(&mut store).expect("it wants one");
         let (unix, counters) = (UnixTime::from_secs(1_800_000_000), Counters::default());
         let now = Instant::ZERO + 1000 * SECOND;
-        Self { now, unix, config, store, archive, table: BTreeMap::new(), counters, page: 3, requests: 0 }
+        let (table, dialled) = (BTreeMap::new(), Vec::new());
+        Self { now, unix, config, store, archive, table, counters, page: 3, requests: 0, dialled }
     }
 
     /// The same with what an earlier life stored, read.
@@ -55,6 +58,7 @@ impl Life {
 
     /// Another node with the same table.
     fn restart(&mut self) {
+        self.dialled.clear();
         self.store = Peerstore::new(self.config);
         self.archive = Archive::new(&mut self.store).expect("it wants one");
         self.serve();
@@ -138,10 +142,15 @@ impl Life {
 
     fn connect(&mut self, peer: PeerId, n: u64) {
         self.store.connected(self.now, peer, Some(&place(n)));
+        self.dialled.push((peer, place(n)));
     }
 
-    fn disconnect(&mut self, peer: PeerId) {
-        self.store.disconnected(self.now, peer);
+    /// The connection that was made last ends.
+    fn disconnect(&mut self, peer: PeerId) -> Option<Multiaddr> {
+        let at = self.dialled.iter().rposition(|(of, _)| *of == peer);
+        let address = at.map(|at| self.dialled.remove(at).1);
+        self.store.disconnected(self.now, peer, address.as_ref());
+        address
     }
 
     fn record(&mut self, peer: PeerId, number: u64, n: u64) -> Result<usize, RecordError> {
@@ -205,6 +214,27 @@ fn what_is_learnt_within_ten_seconds_goes_together_and_what_comes_meanwhile_goes
     assert_eq!((life.table.len(), life.requests), (3, 3));
     life.restart();
     assert_eq!(life.known(peer(1)), [place(1), place(3)]);
+}
+
+#[test]
+fn what_a_peer_says_now_replaces_what_it_said_to_an_earlier_life() {
+    let mut life = life();
+    let hour = Some(3600 * SECOND);
+    life.add(peer(1), 1, Source::Identify, hour);
+    life.connect(peer(1), 1);
+    life.disconnect(peer(1));
+    life.pass(DELAY);
+    life.restart();
+    assert_eq!(life.known(peer(1)), [place(1)]);
+    life.add(peer(1), 2, Source::Identify, hour);
+    assert_eq!(life.known(peer(1)), [place(2)]);
+    // Or before the row was read.
+    life.disconnect(peer(1));
+    life.store = Peerstore::new(life.config);
+    life.archive = Archive::new(&mut life.store).expect("it wants one");
+    life.add(peer(1), 3, Source::Identify, hour);
+    life.serve();
+    assert_eq!(life.known(peer(1)), [place(3)]);
 }
 
 #[test]

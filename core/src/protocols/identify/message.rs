@@ -13,7 +13,7 @@ use peerless_proto::{
     peer_record::{Dialect, PeerRecord},
 };
 
-use super::{Config, Info};
+use super::{Config, Info, Says};
 use crate::{
     behaviour::{Context, ProtocolName, View},
     swarm::{hostless, table::ConnectionInfo},
@@ -171,27 +171,33 @@ pub(super) struct Before<'a> {
     pub(super) seq: Option<u64>,
 }
 
-/// What a peer says of itself, and the number of its record if there is a good one. Missing fields are as before.
-pub(super) fn read(
-    cx: &mut Context<'_>,
-    message: Message,
-    before: &Before<'_>,
-) -> Result<(Info, Option<u64>), Refusal> {
+/// What a peer says of itself.
+pub(super) struct Said {
+    /// Missing fields are as before.
+    pub(super) info: Info,
+    /// The number of its record if there is a good one.
+    pub(super) seq: Option<u64>,
+    pub(super) says: Says,
+}
+
+/// What a peer says of itself.
+pub(super) fn read(cx: &mut Context<'_>, message: Message, before: &Before<'_>) -> Result<Said, Refusal> {
     let last = before.info;
     let public_key = read_key(message.public_key.as_deref(), before)?;
     let protocols = read_protocols(cx, message.protocols);
     let record = message.signed_peer_record.map(|bytes| read_record(cx, &bytes, before));
     let said = read_addresses(cx, message.listen_addrs, before.peer);
     let unchanged = last.map(|info| (info.listen_addresses.clone(), info.certified));
-    let (seq, addresses) = match (record, unchanged) {
+    let (seq, addresses, is_new) = match (record, unchanged) {
         (Some(Record::Good(record)), _) if !record.addresses.is_empty() || said.is_empty() => {
             let addresses = tidy(cx, record.addresses, before.peer);
-            (Some(record.seq), (addresses, true))
+            (Some(record.seq), (addresses, true), true)
         }
-        (Some(Record::RolledBack), Some(unchanged)) => (None, unchanged),
-        (_, Some(unchanged)) if said.is_empty() => (None, unchanged),
-        _ => (None, (said, false)),
+        (Some(Record::RolledBack), Some(unchanged)) => (None, unchanged, false),
+        (_, Some(unchanged)) if said.is_empty() => (None, unchanged, false),
+        _ => (None, (said, false), true),
     };
+    let says = Says { addresses: is_new, protocols: last.is_none() || !protocols.is_empty() };
     let text = |new: Option<String>, old: fn(&Info) -> &String| match new {
         Some(text) => clip(&text),
         None => last.map(|info| old(info).clone()).unwrap_or_default(),
@@ -209,7 +215,7 @@ pub(super) fn read(
         agent: text(message.agent_version, |info| &info.agent),
         protocol_version: text(message.protocol_version, |info| &info.protocol_version),
     };
-    Ok((info, seq))
+    Ok(Said { info, seq, says })
 }
 
 /// A missing key is the one known, or the one that the PeerId itself spells out.

@@ -1,7 +1,7 @@
 //! Random lives beside a model that is a plain list, in which rows are what they should be.
 
 use super::*;
-use crate::peerstore::row::RowAddress;
+use crate::peerstore::{known::Voucher, row::RowAddress};
 
 const SEED: u8 = 66;
 const PEERS: u64 = 12;
@@ -10,9 +10,27 @@ const STORED: usize = 7;
 struct Known {
     peer: PeerId,
     address: Multiaddr,
-    source: Source,
-    expires: Instant,
+    /// Who says so, and until when.
+    said: BTreeMap<Voucher, Instant>,
     is_reached: bool,
+    /// Connections that were dialled there.
+    live: usize,
+}
+
+impl Known {
+    fn expires(&self) -> Instant {
+        self.said.values().copied().max().unwrap_or_default()
+    }
+
+    fn source(&self) -> Source {
+        match self.said.keys().max() {
+            None | Some(Voucher::Dial | Voucher::Heard) => Source::Heard,
+            Some(Voucher::Rendezvous) => Source::Rendezvous,
+            Some(Voucher::Identify) => Source::Identify,
+            Some(Voucher::Certified) => Source::Certified,
+            Some(Voucher::Embedder) => Source::Embedder,
+        }
+    }
 }
 
 /// What should be known.
@@ -33,21 +51,30 @@ impl Naive {
     }
 
     fn expire(&mut self, now: Instant) {
-        let known = std::mem::take(&mut self.known);
-        let is_believed = |it: &Known| it.expires > now || (it.is_reached && self.is_connected(&it.peer));
-        self.known = known.into_iter().filter(is_believed).collect();
+        self.known.retain(|it| it.live > 0 || it.expires() > now);
     }
 
-    fn add(&mut self, peer: PeerId, address: Multiaddr, source: Source, expires: Instant) -> &mut Known {
+    fn add(&mut self, peer: PeerId, address: Multiaddr, voucher: Voucher, expires: Instant) -> &mut Known {
         let at = self.known.iter().position(|it| it.peer == peer && it.address == address);
         let at = at.unwrap_or_else(|| {
-            self.known.push(Known { peer, address, source, expires, is_reached: false });
+            self.known.push(Known { peer, address, said: BTreeMap::new(), is_reached: false, live: 0 });
             self.known.len() - 1
         });
         let known = &mut self.known[at];
-        known.source = known.source.max(source);
-        known.expires = known.expires.max(expires);
+        let until = known.said.entry(voucher).or_default();
+        *until = expires.max(*until);
         known
+    }
+
+    fn replace(&mut self, peer: PeerId, listed: &[Multiaddr], voucher: Voucher) {
+        for it in &mut self.known {
+            let is_out =
+                it.peer == peer && !listed.contains(&it.address) && it.said.remove(&voucher).is_some();
+            if is_out && it.live == 0 && voucher != Voucher::Rendezvous {
+                it.said.remove(&Voucher::Dial);
+            }
+        }
+        self.known.retain(|it| it.live > 0 || !it.said.is_empty());
     }
 
     /// The rows that there should be, if all were written now.
@@ -57,13 +84,13 @@ impl Naive {
             let of_peer: Vec<_> = self.known.iter().filter(|it| it.peer == *peer).collect();
             let mut addresses: Vec<_> = of_peer
                 .iter()
-                .filter(|it| it.is_reached || matches!(it.source, Source::Certified | Source::Embedder))
+                .filter(|it| it.is_reached || matches!(it.source(), Source::Certified | Source::Embedder))
                 .map(|it| {
-                    let is_held = it.is_reached && self.is_connected(peer);
-                    let expires = if is_held { it.expires.max(now + config.reached_ttl) } else { it.expires };
+                    let held_until = if it.live > 0 { now + config.reached_ttl } else { Instant::ZERO };
+                    let expires = it.expires().max(held_until);
                     let left = expires.saturating_duration_since(now);
                     let until = (expires != Instant::FAR_FUTURE).then(|| unix + left);
-                    (it.address.clone(), it.source, until, it.is_reached)
+                    (it.address.clone(), it.source(), until, it.is_reached)
                 })
                 .collect();
             addresses.sort();
@@ -88,8 +115,15 @@ impl Naive {
         let stands =
             |it: &Known| rows.get(&it.peer).is_some_and(|(_, all)| all.iter().any(|row| row.0 == it.address));
         self.known = said.into_iter().filter(stands).collect();
-        for it in self.known.iter_mut().filter(|it| it.source != Source::Embedder) {
-            it.expires = it.expires.min(now + config.identify_ttl.max(config.reached_ttl));
+        for it in &mut self.known {
+            let (source, mut expires) = (it.source(), it.expires());
+            if source != Source::Embedder {
+                expires = expires.min(now + config.identify_ttl.max(config.reached_ttl));
+            }
+            (it.live, it.said) = (0, BTreeMap::from([(source.says(), expires)]));
+            if it.is_reached {
+                it.said.insert(Voucher::Dial, expires.min(now + config.reached_ttl));
+            }
         }
     }
 }
@@ -147,10 +181,9 @@ fn after_any_hundred_thousand_operations_the_rows_are_those_of_a_naive_list() {
         compared += 1;
         if rng.below(10) == 0 {
             // Connected peers' addresses lasted longer on the disk.
-            for it in &mut naive.known {
-                if it.is_reached && naive.connections.get(&it.peer).is_some_and(|count| *count > 0) {
-                    it.expires = it.expires.max(life.now + config.reached_ttl);
-                }
+            for it in naive.known.iter_mut().filter(|it| it.live > 0) {
+                let until = it.said.entry(Voucher::Dial).or_default();
+                *until = (life.now + config.reached_ttl).max(*until);
             }
             naive.restart(life.now, &expected, &config);
             life.restart();
@@ -167,11 +200,15 @@ fn operate(life: &mut Life, naive: &mut Naive, rng: &mut Rng, peers: &[PeerId]) 
     let touch = |naive: &mut Naive| _ = naive.touched.insert(which, now);
     match rng.below(12) {
         0..4 => {
-            let source = [Source::Heard, Source::Identify, Source::Embedder][rng.below(3) as usize];
+            let source = [Source::Heard, Source::Rendezvous, Source::Identify, Source::Embedder];
+            let source = source[rng.below(4) as usize];
             let ttl = (rng.below(20) > 0).then(|| Duration::from_secs(1 + rng.below(60)));
             life.add(which, n, source, ttl);
             let expires = ttl.map_or(Instant::FAR_FUTURE, |ttl| now + ttl);
-            naive.add(which, place(n), source, expires);
+            if source.replaces() {
+                naive.replace(which, &[place(n)], source.says());
+            }
+            naive.add(which, place(n), source.says(), expires);
             touch(naive);
         }
         4..6 => {
@@ -182,11 +219,9 @@ fn operate(life: &mut Life, naive: &mut Naive, rng: &mut Rng, peers: &[PeerId]) 
             let is_old = naive.records.get(&which).is_some_and(|known| *known > number);
             assert_eq!(taken.is_err(), is_old);
             if !is_old {
-                naive.known.retain(|it| {
-                    it.peer != which || it.source != Source::Certified || listed.contains(&it.address)
-                });
+                naive.replace(which, &listed, Voucher::Certified);
                 for address in listed {
-                    naive.add(which, address, Source::Certified, now + ttl);
+                    naive.add(which, address, Voucher::Certified, now + ttl);
                 }
                 naive.records.insert(which, number);
                 touch(naive);
@@ -195,16 +230,23 @@ fn operate(life: &mut Life, naive: &mut Naive, rng: &mut Rng, peers: &[PeerId]) 
         6 | 7 => {
             life.connect(which, n);
             *naive.connections.entry(which).or_default() += 1;
-            naive.add(which, place(n), Source::Heard, now + life.config.reached_ttl).is_reached = true;
+            let known = naive.add(which, place(n), Voucher::Dial, now + life.config.reached_ttl);
+            (known.is_reached, known.live) = (true, known.live + 1);
             touch(naive);
         }
         8 | 9 => {
-            life.disconnect(which);
+            let address = life.disconnect(which);
             if let Some(count) = naive.connections.get_mut(&which) {
                 *count = count.saturating_sub(1);
             }
-            for it in naive.known.iter_mut().filter(|it| it.peer == which && it.is_reached) {
-                it.expires = it.expires.max(now + life.config.reached_ttl);
+            for it in naive.known.iter_mut().filter(|it| it.peer == which) {
+                if Some(&it.address) == address.as_ref() {
+                    it.live = it.live.saturating_sub(1);
+                    if it.is_reached {
+                        let until = it.said.entry(Voucher::Dial).or_default();
+                        *until = (now + life.config.reached_ttl).max(*until);
+                    }
+                }
             }
             if is_known {
                 touch(naive);

@@ -83,7 +83,7 @@ impl Known {
             Some((_, circuits)) => circuits.clone(),
             None => {
                 let known = view.peerstore.addresses(now, target);
-                good_circuits(*target, known.into_iter().map(|known| &known.address))
+                good_circuits(*target, known.iter().map(|known| &known.address))
             }
         }
     }

@@ -451,7 +451,7 @@ fn learn(cx: &mut Context<'_>, read: &Read) {
     cx.count_n("rendezvous.client.skipped.address", *hostless);
     let (source, record) = match signed {
         true => (Source::Certified, Some(*seq)),
-        false => (Source::Heard, None),
+        false => (Source::Rendezvous, None),
     };
     cx.push(Action::Learn { peer: *peer, addresses: addresses.clone(), source, record, ttl: *ttl });
 }
