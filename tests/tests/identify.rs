@@ -290,7 +290,7 @@ fn a_key_that_the_peer_id_spells_out_may_be_missing() {
 #[test]
 fn too_many_addresses_or_protocols_are_refused_over_all_messages() {
     let numbered = |n: usize| -> Vec<_> {
-        let numbers = 0..n as u16;
+        let numbers = 1..=n as u16;
         numbers.map(|n| address("/ip4/192.0.2.1").with(Protocol::Udp(n)).to_vec()).collect()
     };
     for (extra, counter) in [(0, None), (1, Some("identify.refused.too_many_addresses"))] {

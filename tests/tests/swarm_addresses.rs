@@ -39,10 +39,7 @@ fn addresses_that_lead_to_no_host_are_not_dialled() {
         ("/ip4/255.255.255.255/udp/4001/quic-v1", "a broadcast address names no single host"),
         ("/ip4/203.0.113.7/udp/0/quic-v1", "port 0 is no port"),
         ("/dns4/example.org/udp/0/quic-v1", "port 0 is no port"),
-        (
-            "/ip6/::ffff:203.0.113.7/udp/4001/quic-v1",
-            "an IPv4 address inside an IPv6 one is not sent to; write /ip4/203.0.113.7",
-        ),
+        ("/ip6/::ffff:224.0.0.1/udp/4001/quic-v1", "a multicast address names no single host"),
     ] {
         assert_eq!(refused(&mut w, a, Some(somebody), address(text)), why);
         let relay = address(text).with(Protocol::P2p(peer("R"))).with(Protocol::P2pCircuit);
@@ -99,7 +96,7 @@ fn what_somebody_says_of_such_addresses_is_not_believed() {
         "/ip4/224.0.0.1/udp/4001/quic-v1",
         "/ip4/255.255.255.255/udp/4001/quic-v1",
         "/ip4/203.0.113.7/udp/0/quic-v1",
-        "/ip6/::ffff:203.0.113.7/udp/4001/quic-v1",
+        "/ip6/::ffff:0.0.0.0/udp/4001/quic-v1",
     ]);
     for (record, who) in [(None, x), (Some(1), peer("Y"))] {
         let addresses: Vec<_> = bad.iter().chain([&ours, &good]).cloned().collect();

@@ -362,7 +362,7 @@ impl Node {
             match target.and_then(|target| self.judge_target(&target)) {
                 Ok(()) => Some(c),
                 Err(error) => {
-                    self.counters.add(counter_of(&error), 1);
+                    self.counters.add(target::counter_of(&error), 1);
                     failed.push((c.address, error));
                     None
                 }
@@ -374,13 +374,6 @@ impl Node {
         let target =
             |(c, gap): (Candidate, Duration)| Some((Target::parse(&c.address, peer, own).ok()?, gap));
         ranked.into_iter().filter_map(target).take(self.dialing.config.addresses).collect()
-    }
-
-    fn judge_target(&mut self, target: &Target) -> Result<(), AttemptError> {
-        match target {
-            Target::Direct { remote, .. } if self.is_own(*remote) => Err(AttemptError::OwnAddress),
-            target => self.judge_peer_dial(target.peer()).map_err(AttemptError::Refused),
-        }
     }
 
     fn place(&self, candidates: &[Candidate]) -> Place {
@@ -579,17 +572,6 @@ impl Node {
                 self.answer(request, Err(DialError { attempts: job.failed.clone() }));
             }
         }
-    }
-}
-
-/// What counts addresses that are not dialled for this reason.
-fn counter_of(error: &AttemptError) -> &'static str {
-    match error {
-        AttemptError::Own | AttemptError::OwnAddress => "dial.refused.own_address",
-        AttemptError::Hostless(_) => "dial.refused.hostless",
-        AttemptError::OtherPeer { .. } => "dial.refused.other_peer",
-        AttemptError::Refused(_) => "dial.refused.gate",
-        _ => "dial.refused.unsupported",
     }
 }
 

@@ -87,9 +87,6 @@ pub enum Hostless {
     /// The rest of `240.0.0.0/4`.
     #[error("240.0.0.0/4 is reserved, no host is there")]
     Reserved,
-    /// An IPv4 address in `::ffff:0:0/96`, which no packet carries.
-    #[error("an IPv4 address inside an IPv6 one is not sent to; write /ip4/{0}")]
-    Mapped(Ipv4Addr),
     /// Port 0.
     #[error("port 0 is no port")]
     Port,
@@ -99,7 +96,6 @@ pub enum Hostless {
 pub fn hostless(address: &Multiaddr) -> Option<Hostless> {
     let mut parts = address.iter();
     let of_host = match parts.next()? {
-        Protocol::Ip6(ip) if ip.to_ipv4_mapped().is_some() => ip.to_ipv4_mapped().map(Hostless::Mapped),
         Protocol::Ip4(ip) => hostless_ip(ip.into()),
         Protocol::Ip6(ip) => hostless_ip(ip.into()),
         _ => None,
@@ -219,7 +215,6 @@ mod tests {
     #[test]
     fn some_addresses_lead_to_no_host() {
         let why = |text: &str| hostless(&text.parse().unwrap());
-        let mapped = Some(Hostless::Mapped(Ipv4Addr::new(192, 0, 2, 1)));
         for (host, expected) in [
             ("/ip4/0.0.0.0", Some(Hostless::Unspecified)),
             ("/ip4/0.1.2.3", Some(Hostless::Unspecified)),
@@ -231,7 +226,8 @@ mod tests {
             ("/ip4/240.0.0.1", Some(Hostless::Reserved)),
             ("/ip4/255.255.255.254", Some(Hostless::Reserved)),
             ("/ip4/255.255.255.255", Some(Hostless::Broadcast)),
-            ("/ip6/::ffff:192.0.2.1", mapped),
+            ("/ip6/::ffff:224.0.0.1", Some(Hostless::Multicast)),
+            ("/ip6/::ffff:192.0.2.1", None),
             ("/ip6/64:ff9b::224.0.0.1", Some(Hostless::Multicast)),
             ("/ip4/127.0.0.1", None),
             ("/ip4/192.0.2.1", None),

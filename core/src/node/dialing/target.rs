@@ -8,6 +8,7 @@ use peerless_proto::address::{self, CircuitAddr};
 
 use crate::{
     event::{AttemptError, Family},
+    node::Node,
     protocols::relay::client::any_relay,
     swarm::hostless,
 };
@@ -100,6 +101,27 @@ impl Target {
 
     pub(super) fn is_circuit(&self) -> bool {
         matches!(self, Self::Circuit { .. })
+    }
+}
+
+impl Node {
+    /// Whether whoever is meant may be dialled there.
+    pub(super) fn judge_target(&mut self, target: &Target) -> Result<(), AttemptError> {
+        match target {
+            Target::Direct { remote, .. } if self.is_own(*remote) => Err(AttemptError::OwnAddress),
+            target => self.judge_peer_dial(target.peer()).map_err(AttemptError::Refused),
+        }
+    }
+}
+
+/// What counts addresses that are not dialled for this reason.
+pub(super) fn counter_of(error: &AttemptError) -> &'static str {
+    match error {
+        AttemptError::Own | AttemptError::OwnAddress => "dial.refused.own_address",
+        AttemptError::Hostless(_) => "dial.refused.hostless",
+        AttemptError::OtherPeer { .. } => "dial.refused.other_peer",
+        AttemptError::Refused(_) => "dial.refused.gate",
+        _ => "dial.refused.unsupported",
     }
 }
 
