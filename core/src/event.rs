@@ -398,10 +398,7 @@ pub enum AttemptError {
     /// It leads to ourselves.
     #[error("that is this node itself")]
     Own,
-    /// A socket of ours has that address, or the embedder says that it is ours: nobody else is there.
-    #[error("that is an address of this node itself")]
-    OwnAddress,
-    /// No host is there.
+    /// No host, or none but ours, is there.
     #[error("{0}")]
     Hostless(Hostless),
     /// The embedder gave no socket of that address family.
@@ -462,7 +459,6 @@ impl AttemptError {
             Self::Unsupported(_)
                 | Self::OtherPeer { .. }
                 | Self::Own
-                | Self::OwnAddress
                 | Self::Hostless(_)
                 | Self::NoSocket
                 | Self::NoRelay

@@ -137,7 +137,7 @@ fn what_others_say_of_it_is_not_its_to_take_back() {
     let (mut w, a, m) = pair(163);
     let peer = w[m].peer();
     let ours = address("/ip4/82.0.0.1/udp/4001/quic-v1");
-    w.command(a, |node, now| node.add_peer_addresses(now, peer, &[ours.clone()], None));
+    w.command(a, |node, now| node.add_peer_addresses(now, peer, std::slice::from_ref(&ours), None));
     let connection = w.dial(m, a);
     w.run_for(secs(1));
     push(&mut w, m, connection, at(&places(1)));

@@ -20,7 +20,8 @@ fn places(text: &[&str]) -> Vec<Multiaddr> {
 /// No packet leaves for any of them, and each says why.
 fn refused(w: &mut World, host: HostId, peer: Option<PeerId>, address: Multiaddr) -> String {
     let before = w.traffic().datagrams;
-    let error: DialError = w.try_dial(host, peer, &[address.clone()]).expect_err("nobody is there");
+    let error: DialError =
+        w.try_dial(host, peer, std::slice::from_ref(&address)).expect_err("nobody is there");
     assert_eq!(w.traffic().datagrams, before, "{address}");
     assert_eq!(w.node(host).stats().quic.dialing, 0);
     error.attempts[0].1.to_string()
@@ -108,7 +109,7 @@ fn what_somebody_says_of_such_addresses_is_not_believed() {
         });
         let known = w.node(a).peerstore().addresses(w.now(), &who);
         let known: Vec<_> = known.into_iter().map(|known| known.address.clone()).collect();
-        assert_eq!(known, [good.clone()]);
+        assert_eq!(known, std::slice::from_ref(&good));
     }
     assert_eq!(w.node(a).counters().get("peerstore.refused.address"), 12);
     w.shutdown();

@@ -111,7 +111,6 @@ fn dial_error(error: &DialError) -> ErrorKind {
         AttemptError::Unsupported(_)
         | AttemptError::OtherPeer { .. }
         | AttemptError::Own
-        | AttemptError::OwnAddress
         | AttemptError::Hostless(_) => ErrorKind::InvalidInput,
         AttemptError::Refused(refusal) => refused(refusal),
         AttemptError::NoSocket => ErrorKind::AddrNotAvailable,

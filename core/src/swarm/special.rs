@@ -87,6 +87,9 @@ pub enum Hostless {
     /// The rest of `240.0.0.0/4`.
     #[error("240.0.0.0/4 is reserved, no host is there")]
     Reserved,
+    /// A socket of ours is bound there, or the embedder says that we are there: nobody else is.
+    #[error("that is an address of this node itself")]
+    Ours,
     /// Port 0.
     #[error("port 0 is no port")]
     Port,

@@ -10,7 +10,7 @@ use crate::{
     event::{AttemptError, Family},
     node::Node,
     protocols::relay::client::any_relay,
-    swarm::hostless,
+    swarm::{Hostless, hostless},
 };
 
 /// Where to try.
@@ -108,7 +108,9 @@ impl Node {
     /// Whether whoever is meant may be dialled there.
     pub(super) fn judge_target(&mut self, target: &Target) -> Result<(), AttemptError> {
         match target {
-            Target::Direct { remote, .. } if self.is_own(*remote) => Err(AttemptError::OwnAddress),
+            Target::Direct { remote, .. } if self.is_own(*remote) => {
+                Err(AttemptError::Hostless(Hostless::Ours))
+            }
             target => self.judge_peer_dial(target.peer()).map_err(AttemptError::Refused),
         }
     }
@@ -117,7 +119,7 @@ impl Node {
 /// What counts addresses that are not dialled for this reason.
 pub(super) fn counter_of(error: &AttemptError) -> &'static str {
     match error {
-        AttemptError::Own | AttemptError::OwnAddress => "dial.refused.own_address",
+        AttemptError::Own | AttemptError::Hostless(Hostless::Ours) => "dial.refused.own_address",
         AttemptError::Hostless(_) => "dial.refused.hostless",
         AttemptError::OtherPeer { .. } => "dial.refused.other_peer",
         AttemptError::Refused(_) => "dial.refused.gate",
