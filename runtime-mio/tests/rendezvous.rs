@@ -4,10 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 #![allow(clippy::disallowed_methods, reason = "real processes in real time")]
 
+#[path = "rendezvous/full_disk.rs"]
+mod full_disk;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
 };
 
@@ -44,13 +48,16 @@ const DEPTH: usize = 8;
 struct Point {
     child: Child,
     address: Multiaddr,
+    /// Where it serves metrics.
+    metrics: String,
+    events: Receiver<serde_json::Value>,
 }
 
 impl Point {
     fn start(folder: &std::path::Path, port: u16) -> Self {
         let command = format!(
             "--json --identity {0} rendezvous --listen /ip4/127.0.0.1/udp/{port}/quic-v1 --store {0}/store \
-             --max-registrations-per-peer 0 --request-rate 0 --request-rate-per-ip 0",
+             --max-registrations-per-peer 0 --request-rate 0 --request-rate-per-ip 0 --metrics 127.0.0.1:0",
             folder.display()
         );
         let mut child = Command::new(env!("CARGO_BIN_EXE_peerless"))
@@ -59,14 +66,30 @@ impl Point {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let listening = lines.find_map(|line| {
-            let event: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
-            (event["event"] == "listening").then(|| event["address"].as_str().unwrap().parse().unwrap())
-        });
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, events) = channel();
         // It must not be held up by a pipe that nobody reads.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address: listening.expect("the point listens") }
+        std::thread::spawn(move || {
+            for line in lines {
+                // The test may be over.
+                let _ = sender.send(serde_json::from_str(&line.unwrap()).unwrap());
+            }
+        });
+        let address = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
+        let mut point = Self { child, address, metrics: String::new(), events };
+        point.metrics = point.event("metrics")["address"].as_str().unwrap().into();
+        point.address = point.event("listening")["address"].as_str().unwrap().parse().unwrap();
+        point
+    }
+
+    /// The next event of that name; others are passed over.
+    fn event(&self, name: &str) -> serde_json::Value {
+        loop {
+            let event = self.events.recv_timeout(PATIENCE).unwrap();
+            if event["event"] == name {
+                return event;
+            }
+        }
     }
 
     /// `SIGKILL`: it cannot even begin to tidy up.
@@ -224,6 +247,20 @@ fn register_and_kill(client: &mut Client, point: &mut Point, enough: usize) -> B
     acknowledged
 }
 
+/// Every registration, by its namespace, with the seconds that it has left.
+fn all(client: &mut Client) -> BTreeMap<String, u64> {
+    let (mut found, mut cookie) = (BTreeMap::new(), Vec::new());
+    loop {
+        let page = client.discover(None, cookie);
+        assert_eq!(page.status, Some(0));
+        if page.registrations.is_empty() {
+            return found;
+        }
+        found.extend(page.registrations.into_iter().map(|found| (found.ns.unwrap(), found.ttl.unwrap())));
+        cookie = page.cookie.unwrap();
+    }
+}
+
 #[test]
 fn what_was_acknowledged_before_kill_9_is_there_after_it_and_cookies_go_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -243,17 +280,8 @@ fn what_was_acknowledged_before_kill_9_is_there_after_it_and_cookies_go_on() {
     let point = Point::start(folder.path(), port);
     let mut client = Client::new();
     client.connect(&point);
-    let (mut found, mut cookie) = (BTreeMap::new(), Vec::new());
     let asked = Instant::now();
-    loop {
-        let page = client.discover(None, cookie);
-        assert_eq!(page.status, Some(0));
-        if page.registrations.is_empty() {
-            break;
-        }
-        found.extend(page.registrations.into_iter().map(|found| (found.ns.unwrap(), found.ttl.unwrap())));
-        cookie = page.cookie.unwrap();
-    }
+    let found = all(&mut client);
     let lost: Vec<_> = acknowledged.keys().filter(|ns| !found.contains_key(*ns)).collect();
     assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), acknowledged.len());
     assert!(found.len() <= acknowledged.len() + 1 + STREAMS * DEPTH, "and nothing was made up");

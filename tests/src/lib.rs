@@ -7,6 +7,7 @@ pub mod fault;
 pub mod host;
 pub mod laws;
 pub mod link;
+pub mod machine;
 pub mod plain;
 pub mod raw;
 pub mod solo;

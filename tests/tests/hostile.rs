@@ -15,6 +15,7 @@ use peerless_core::{
 use peerless_proto::{multistream::encode_line, varint};
 use peerless_tests::{
     host::HostId,
+    machine::resident,
     raw::RawPeer,
     world::{World, ms, secs},
 };
@@ -25,12 +26,6 @@ const MIB: usize = 1 << 20;
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Bytes of memory that the process holds; zero where that cannot be known.
-fn resident() -> usize {
-    let Ok(statm) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
 }
 
 fn assert_flat(before: usize, allowed: usize) {

@@ -26,6 +26,7 @@ use peerless_core::{
 use peerless_proto::pb::{Message, relay::HopMessage};
 use peerless_tests::{
     host::HostId,
+    machine::resident,
     world::{World, ms, secs},
 };
 
@@ -59,13 +60,6 @@ fn alone(name: &str, test: impl FnOnce()) {
     let output = Command::new(this).args(args).env(CHILD, "1").output().expect("it runs once more");
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-/// Bytes of memory that the process occupies; 0 where the system does not tell.
-fn resident() -> usize {
-    const PAGE: usize = 4096;
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * PAGE
 }
 
 /// Memory at each milestone: what comes on top from one to the next must be the same per peer.

@@ -23,15 +23,9 @@ use peerless_proto::{
     },
     peer_record::Dialect,
 };
-use peerless_tests::bare::Bare;
+use peerless_tests::{bare::Bare, machine::resident};
 
 const OPERATIONS: usize = 1_000_000;
-
-/// Bytes of memory that the process holds; zero where that cannot be known.
-fn resident() -> usize {
-    let Ok(statm) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
-}
 
 struct Attacker {
     peer: PeerId,

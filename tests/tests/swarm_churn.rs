@@ -9,21 +9,16 @@ use std::sync::{Mutex, PoisonError};
 
 use machines::{Machines, SEED};
 use peerless_core::{event::Event, swarm::resources::Limits};
-use peerless_tests::world::{World, ms, secs};
+use peerless_tests::{
+    machine::{self, resident},
+    world::{World, ms, secs},
+};
 
 /// How much more memory there may be at the end than after the first tenth.
-const FLAT: u64 = 2 << 20;
+const FLAT: usize = 2 << 20;
 
 /// Memory is counted by process, so one test at a time uses it.
 static ALONE: Mutex<()> = Mutex::new(());
-
-/// Resident memory of this process in bytes.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
-    let pages: u64 =
-        statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second is a number");
-    pages * 4096
-}
 
 /// Runs so many cycles; memory must be flat once a tenth of them are done, or as many as `settled`.
 fn assert_flat(cycles: u64, settled: u64, mut cycle: impl FnMut(u64)) {
@@ -61,11 +56,12 @@ fn two_thousand_connections_of_whole_nodes_leave_nothing_behind() {
 }
 
 /// `cargo test --release -p peerless-tests --test swarm_churn -- --ignored --nocapture`: a minute of a processor.
+/// `PEERLESS_CHURN_CYCLES` is another number of cycles.
 #[test]
 #[ignore = "takes minutes"]
 fn a_hundred_thousand_connections_of_whole_nodes_leave_nothing_behind() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    whole_nodes(100_000);
+    whole_nodes(machine::size("PEERLESS_CHURN_CYCLES", 100_000));
 }
 
 /// Nodes dial each other, every other time both at once, with a handshake and identify each time, and one of them closes, or

@@ -29,6 +29,7 @@ use peerless_core::{
 use peerless_tests::{
     host::HostId,
     link::Link,
+    machine,
     world::{World, ms, secs},
 };
 
@@ -92,17 +93,18 @@ fn a_small_crowd_for_five_minutes() {
 }
 
 /// `cargo test --release -p peerless-tests --test swarm_crowd -- --ignored --nocapture`: four minutes of a processor, and
-/// 0.8 GB.
+/// 0.8 GB. `PEERLESS_CROWD_NODES` and `PEERLESS_CROWD_SECONDS` are other sizes.
 #[test]
 #[ignore = "takes minutes, even when optimised"]
 fn a_thousand_nodes_for_an_hour() {
-    crowd(1000, 3600, 1, 2);
+    let nodes = machine::size("PEERLESS_CROWD_NODES", 1000) as usize;
+    crowd(nodes, machine::size("PEERLESS_CROWD_SECONDS", 3600), 1, 2);
 }
 
 /// Each node acts so many times a minute.
 #[expect(clippy::disallowed_methods, reason = "measures how fast the world turns")]
 fn crowd(nodes: usize, seconds: u64, rate: u32, seed: u64) {
-    println!("seed {seed}");
+    println!("{nodes} nodes, {seconds} s, seed {seed}");
     let begun = WallClock::now();
     let mut scene = Scene::new(nodes, seed);
     let end = scene.w.now() + secs(seconds);

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use peerless_tests::machine;
+
 use super::node::{ANY_PORT, DRIVERS, Node, echo, named};
 
 /// When a connection is lost; [`SHORT`] is well below it, also with a probe timeout on top, and [`LONG`] above.
@@ -104,7 +106,7 @@ fn a_network_goes_away_and_comes_back() {
     };
     match alone(&["ip", "link", "set", "lo", "up"]) {
         Ok(output) if output.status.success() => {}
-        found => return println!("skipped: no network of our own is to be had ({found:?})"),
+        found => return machine::lacks(format_args!("a network namespace ({found:?})")),
     }
     let own = std::env::current_exe().unwrap();
     let test = ["--ignored", "--exact", "trouble::in_a_network_of_its_own", "--nocapture"];
