@@ -1,6 +1,6 @@
 //! What the embedder is told, and the errors and reasons that events and replies carry.
 
-use std::{any::Any, fmt, net::IpAddr, time::Duration};
+use std::{any::Any, net::IpAddr, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -9,10 +9,12 @@ use crate::{
     behaviour::ProtocolName,
     ids::{ConnectionId, DialId, QueryId, StreamId},
     protocols::{identify, ping, relay, rendezvous},
-    storage::{StorageAsk, StorageRequest},
+    storage::StorageRequest,
     swarm::{Hostless, Refusal, resources::Exceeded, table::Direction},
     time::Instant,
 };
+
+mod display;
 
 /// What the embedder is told, in order.
 #[derive(Debug)]
@@ -74,6 +76,18 @@ pub enum Event {
         remote: Multiaddr,
         /// What went wrong.
         reason: CloseReason,
+        /// How many others failed since the last of these events and are not told of: all are counted, but whoever wants
+        /// could make a flood of events otherwise.
+        suppressed: u64,
+    },
+    /// The node did not come to rest after an input: two of its machines answer each other without end, which is a fault of
+    /// the program. The rest of the work is left for the next [`handle_timeout`](crate::node::Node::handle_timeout), which is
+    /// due at once. Told when it begins; `node.turns_cut_off` counts.
+    TurnCutOff {
+        /// After so many steps.
+        steps: usize,
+        /// What was to be done next, and by whom.
+        at: String,
     },
     /// Something happened to a stream of the embedder.
     Stream {
@@ -122,6 +136,12 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether a full queue of events should rather lose this one than others: remotes cause it as they like, and nothing has
+    /// to be done about it.
+    pub fn is_expendable(&self) -> bool {
+        matches!(self, Self::InboundFailed { .. } | Self::Identify(_) | Self::Ping(_) | Self::Hop(_))
+    }
+
     /// How that dial ended, if this event says so.
     pub fn dial_outcome(&self, ours: DialId) -> Option<Result<ConnectionId, DialError>> {
         match self {
@@ -313,6 +333,11 @@ pub enum CloseReason {
     /// The remote lost its state (stateless reset, RFC 9000 section 10.3).
     #[error("reset by the remote")]
     Reset,
+    /// The remote does not want to be connected to, and did not say why (CONNECTION_REFUSED, RFC 9000 section 20.1).
+    #[error(
+        "the remote refuses the connection: it denies this address, has reached a limit, or is shutting down"
+    )]
+    ConnectionRefused,
     /// The remote is not who it must be.
     #[error("expected peer {expected}, found {found}")]
     WrongPeer {
@@ -416,6 +441,9 @@ pub enum AttemptError {
     /// Next to nothing that was sent to such addresses was answered; few are tried.
     #[error("addresses of this kind have not answered for long")]
     BlackHole,
+    /// [`Node::shutdown`](crate::node::Node::shutdown) was called.
+    #[error("this node is shutting down")]
+    ShuttingDown,
     /// As many dials wait as may.
     #[error("too many dials are waiting")]
     QueueFull,
@@ -465,6 +493,7 @@ impl AttemptError {
                 | Self::BackedOff { .. }
                 | Self::BlackHole
                 | Self::QueueFull
+                | Self::ShuttingDown
                 | Self::Refused(_)
         )
     }
@@ -564,37 +593,4 @@ pub enum SpliceEnd {
     /// Stream `b` was lost.
     #[error("target: {0}")]
     B(StreamFault),
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listening { address } => write!(f, "listening on {address}"),
-            Self::ListenClosed { address } => write!(f, "no longer listening on {address}"),
-            Self::Connected { peer, relay: Some(relay), .. } => write!(f, "connected {peer} through {relay}"),
-            Self::Connected { peer, .. } => write!(f, "connected {peer}"),
-            Self::Dialed { peer, .. } => write!(f, "dialed {peer}"),
-            Self::Disconnected { peer, reason, .. } => write!(f, "disconnected {peer}: {reason}"),
-            Self::DialFailed { error, .. } => write!(f, "dial failed: {error}"),
-            Self::InboundFailed { remote, reason } => write!(f, "inbound from {remote} failed: {reason}"),
-            Self::Stream { stream, event } => write!(f, "stream {stream}: {event:?}"),
-            Self::Resolve { name, .. } => write!(f, "resolve {name}"),
-            Self::Storage(StorageRequest { table, ask, .. }) => match ask {
-                StorageAsk::Load { .. } => write!(f, "storage of {table}: load"),
-                StorageAsk::Store(writes) => write!(f, "storage of {table}: writes={}", writes.len()),
-            },
-            Self::ResolveText { name, .. } => write!(f, "resolve the texts of {name}"),
-            Self::Ping(ping::Event { peer, result: Ok(rtt), .. }) => write!(f, "ping {peer} {rtt:?}"),
-            Self::Ping(ping::Event { peer, result: Err(error), .. }) => {
-                write!(f, "ping {peer} failed: {error}")
-            }
-            Self::Identify(identify::Event { peer, info, .. }) => {
-                write!(f, "identified {peer} as {}", info.agent)
-            }
-            Self::Hop(event) => write!(f, "relay: {event}"),
-            Self::Reservation(event) => write!(f, "reservation {event}"),
-            Self::Rendezvous(event) => write!(f, "rendezvous: {event}"),
-            Self::Custom { behaviour, .. } => write!(f, "event of {behaviour}"),
-        }
-    }
 }

@@ -97,6 +97,11 @@ impl State {
             _ => {}
         }
         self.waiting.retain(|_, waiting| !waiting(&event));
+        let is_half_full = self.events.capacity().is_some_and(|most| 2 * self.events.len() >= most);
+        if event.is_expendable() && is_half_full {
+            self.stats.events_missed += 1;
+            return;
+        }
         let missed = self.events.force_send(event);
         self.stats.events_missed += u64::from(matches!(missed, Ok(Some(_))));
     }

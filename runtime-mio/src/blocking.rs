@@ -78,7 +78,8 @@ mod stream;
 use stream::{Opened, StreamState};
 pub use stream::{Stream, StreamInfo};
 
-/// Events that wait to be taken; one more drops the oldest.
+/// Events that wait to be taken; one more drops the oldest. Those that [are expendable](Event::is_expendable) get half of the
+/// room.
 const MAX_EVENTS: usize = 1024;
 /// Streams of remotes that wait to be accepted; one more is reset.
 const MAX_INCOMING: usize = 1024;
@@ -400,6 +401,10 @@ impl State {
             _ => {}
         }
         self.waiting.retain(|_, waiting| !waiting(&event));
+        if event.is_expendable() && self.events.len() >= MAX_EVENTS / 2 {
+            self.stats.events_missed += 1;
+            return;
+        }
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
             self.stats.events_missed += 1;

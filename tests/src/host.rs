@@ -105,6 +105,7 @@ impl Host {
         let mut any = false;
         while let Some(event) = node.poll_event() {
             any = true;
+            assert!(!matches!(event, Event::TurnCutOff { .. }), "{}: {event}", self.name);
             self.app.handle_event(now, node, &event);
             let routine = matches!(
                 event,

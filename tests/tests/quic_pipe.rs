@@ -13,8 +13,8 @@ use peerless_core::{
     identity::Identity,
     ids::SocketId,
     quic::{
-        ClientHandshake, Config, ConnectError, OpenError, Quic, QuicCrypto, ReadError, Refused, StreamNote,
-        WriteError,
+        ClientHandshake, Config, ConnectError, Datagram, Everybody, OpenError, Quic, QuicCrypto, ReadError,
+        Refused, StreamNote, WriteError,
     },
     rng::{Rng, RngCore as _},
     time::Instant,
@@ -455,6 +455,40 @@ fn answers_leave_by_the_socket_last_heard_on() {
     assert_eq!(net.hosts[1].quic.info(b).unwrap().socket, again);
 }
 
+/// Connection ids can be read by whoever is on the way, and any address can be written as the sender.
+#[test]
+fn a_datagram_that_is_not_of_the_peer_moves_no_connection_to_another_socket() {
+    for crypto in [Crypto::Plain, Crypto::Tls] {
+        let (mut net, a, b) = Net::connected(crypto, &Config::default());
+        let (now, again) = (net.now, SocketId(1));
+        net.hosts[1].bind(now, again, SocketAddr::from(([10, 0, 0, 2], 4002)));
+        let (ours, remote) = (net.hosts[0].addr(), net.hosts[1].quic.info(b).unwrap().remote);
+        assert_eq!(ours, remote);
+        net.hosts[0].open(now, a, Bytes::from_static(b"hello"));
+        net.turns();
+        let mut caught = net.take_in_flight().pop().expect("a datagram from A");
+        let good = caught.clone();
+        caught.socket = again;
+        if let Some(last) = caught.data.last_mut() {
+            *last ^= 1;
+        }
+        let hear = |net: &mut Net, datagram| {
+            net.hosts[1].quic.handle_datagram(now, datagram, &mut Everybody);
+            net.hosts[1].quic.info(b).unwrap().socket
+        };
+        // With TLS nothing of it is believed; without, frames are read, and this one breaks off in the middle of the last.
+        if crypto == Crypto::Tls {
+            assert_eq!(hear(&mut net, caught), SOCKET, "{crypto:?}: forged");
+        }
+        assert_eq!(hear(&mut net, good.clone()), SOCKET);
+        assert_eq!(hear(&mut net, Datagram { socket: again, ..good }), SOCKET, "{crypto:?}: replayed");
+        net.hosts[0].open(now, a, Bytes::from_static(b"hello again"));
+        net.turns();
+        let real = net.take_in_flight().pop().expect("a datagram from A");
+        assert_eq!(hear(&mut net, Datagram { socket: again, ..real }), again, "{crypto:?}: real");
+    }
+}
+
 #[test]
 fn a_dial_leaves_by_a_socket_that_reaches_the_address() {
     let mut net = Net::new(Crypto::Plain, &[Config::default()]);
@@ -567,10 +601,7 @@ fn a_full_house_refuses() {
     let addr = net.hosts[1].addr();
     let id = net.hosts[2].quic.connect(net.now, addr, None).unwrap();
     net.run(|net| !net.hosts[2].closed.is_empty());
-    let (closed, CloseReason::Handshake(text), false) = &net.hosts[2].closed[0] else {
-        panic!("{:?}", net.hosts[2].closed)
-    };
-    assert!(*closed == id && text.contains("refused"), "{text}");
+    assert_eq!(net.hosts[2].closed, [(id, CloseReason::ConnectionRefused, false)]);
     assert_eq!(net.hosts[1].quic.stats().refused.connections, 1);
     assert_eq!(net.hosts[1].quic.len(), 1);
 }

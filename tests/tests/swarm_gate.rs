@@ -10,7 +10,9 @@ use peerless_core::{
         Refusal,
         gate::{Denial, Denied, Entry, GateConfig, Point},
         network::Network,
+        resources::Limits,
     },
+    time::Instant,
 };
 use peerless_tests::{
     host::HostId,
@@ -50,16 +52,19 @@ fn inbound_failures(w: &World, host: HostId) -> Vec<CloseReason> {
 
 /// The letter (d): a denied network never connects to us.
 #[test]
-fn d_from_a_denied_network_no_handshake_begins_and_nothing_is_answered() {
+fn d_from_a_denied_network_no_handshake_begins_and_who_tries_is_told_at_once() {
     let mut w = World::new(1);
     let b = w.host("B").configure(deny_network("203.0.113.0/24")).start();
     let a = w.host("A").ip(ip(203, 0, 113, 9)).start();
     let address = w[b].address();
     let sent_by_b = w.node(b).stats().quic.datagrams_out;
     let error = w.try_dial(a, None, &[address]).expect_err("B does not talk to that network");
-    assert_eq!(error.attempts[0].1, AttemptError::Failed(CloseReason::TimedOut));
+    assert_eq!(error.attempts[0].1, AttemptError::Failed(CloseReason::ConnectionRefused));
+    assert!(error.to_string().contains("the remote refuses the connection: it denies this address"));
+    assert_eq!(w.now(), Instant::ZERO + ms(40), "a round trip");
     let stats = w.node(b).stats();
-    assert_eq!((stats.quic.datagrams_out, stats.quic.half_open), (sent_by_b, 0));
+    assert_eq!((stats.quic.datagrams_out, stats.quic.half_open), (sent_by_b + 1, 0));
+    assert!(20 * stats.quic.bytes_out < stats.quic.bytes_in, "who is denied cannot make it send much");
     let refusal = denied_network("203.0.113.0/24", Point::Accept);
     assert_eq!(inbound_failures(&w, b)[0], CloseReason::Refused(refusal));
     assert!(denials(&w, b, "accept", "network") > Some(0));
@@ -209,7 +214,7 @@ fn with_an_allow_list_nobody_else_passes() {
     w.dial(a, b);
     let (b_address, c_address) = (w[b].address(), w[c].address());
     let error = w.try_dial(c, None, &[b_address]).expect_err("C is not on the list");
-    assert_eq!(error.attempts[0].1, AttemptError::Failed(CloseReason::TimedOut));
+    assert_eq!(error.attempts[0].1, AttemptError::Failed(CloseReason::ConnectionRefused));
     let error = w.try_dial(b, None, &[c_address]).expect_err("C is not on the list");
     let refusal = Denied { at: Point::AddressDial, why: Denial::NotAllowed };
     assert_eq!(error.attempts[0].1, AttemptError::Refused(Refusal::Denied(refusal)));
@@ -230,6 +235,65 @@ fn a_flood_of_denied_handshakes_is_counted_in_full_and_told_in_part() {
     assert_eq!(denials(&w, b, "accept", "network"), Some(100));
     assert!(inbound_failures(&w, b).len() < 20);
     w.run_for(secs(20));
+    w.shutdown();
+    w.assert_empty();
+}
+
+/// Whoever floods gets fewer answers than a hundred a second and a hundred at once, each much smaller than what it sent.
+#[test]
+fn a_flood_of_denied_handshakes_is_not_answered_in_full() {
+    let mut w = World::new(9);
+    let b = w.host("B").configure(deny_network("203.0.113.0/24")).start();
+    let eager = |config: &mut Config| {
+        config.swarm.dial.parallel = 1000;
+        config.swarm.limits = Limits::unlimited();
+    };
+    let a = w.host("A").ip(ip(203, 0, 113, 9)).configure(eager).start();
+    let address = w[b].address();
+    for _ in 0..400 {
+        w.start_own_dial(a, &address);
+    }
+    w.run_for(ms(100));
+    let quic = w.node(b).stats().quic;
+    assert_eq!((quic.refused.denied, denials(&w, b, "accept", "network")), (400, Some(400)));
+    assert!((100..120).contains(&quic.datagrams_out), "{quic:?}");
+    w.run_for(secs(20));
+    w.shutdown();
+    w.assert_empty();
+}
+
+/// The same for handshakes that were begun and came to nothing: the embedder hears of some, and of how many it did not.
+#[test]
+fn a_flood_of_handshakes_that_are_given_up_is_counted_in_full_and_told_in_part() {
+    let mut w = World::new(10);
+    let b = w.host("B").configure(|config| config.swarm.limits = Limits::unlimited()).start();
+    let eager = |config: &mut Config| {
+        config.swarm.dial.parallel = 1000;
+        config.swarm.limits = Limits::unlimited();
+    };
+    let a = w.host("A").configure(eager).start();
+    let address = w[b].address();
+    let give_up = |w: &mut World, count: usize| {
+        let dials: Vec<_> = (0..count).map(|_| w.start_own_dial(a, &address)).collect();
+        w.run_for(ms(30));
+        for dial in dials {
+            w.command(a, |node, now| node.cancel_dial(now, dial));
+        }
+        w.run_for(ms(50));
+    };
+    give_up(&mut w, 300);
+    let told = inbound_failures(&w, b).len() as u64;
+    let counters = w.node(b).counters();
+    assert!((1..30).contains(&told), "{told}");
+    assert_eq!(counters.get("quic.handshake.failed"), 300);
+    assert_eq!(counters.get("events.inbound_failed.suppressed"), 300 - told);
+    w.run_for(secs(2));
+    give_up(&mut w, 1);
+    let last = w[b].log().iter().rev().find_map(|(_, event)| match event {
+        Event::InboundFailed { suppressed, .. } => Some(*suppressed),
+        _ => None,
+    });
+    assert_eq!(last, Some(300 - told), "the next one says how many it was not told of");
     w.shutdown();
     w.assert_empty();
 }

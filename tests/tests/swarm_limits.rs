@@ -118,7 +118,7 @@ fn e_an_address_that_comes_too_often_is_refused_until_it_has_waited() {
     }
     let address = w[b].address();
     let error = w.try_dial(a, None, std::slice::from_ref(&address)).expect_err("A comes too often");
-    assert!(matches!(error.attempts[0].1, AttemptError::Failed(CloseReason::Handshake(_))), "{error}");
+    assert!(matches!(error.attempts[0].1, AttemptError::Failed(CloseReason::ConnectionRefused)), "{error}");
     assert_eq!(refusals(&w, b, Scope::Ip, Resource::Rate), 1);
     w.run_for(secs(1));
     w.dial(a, b);

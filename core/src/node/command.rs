@@ -82,40 +82,6 @@ impl Node {
         self.pump();
     }
 
-    /// Gives up all reservations, registrations and dials and closes all connections: circuits now, and direct ones when
-    /// [`Node::poll_transmit`] has handed out everything else, so that the goodbyes leave before what carries them ends, and
-    /// rendezvous points have heard that we leave, for which they have 0.3 s.
-    pub fn shutdown(&mut self, now: Instant) {
-        self.advance(now);
-        self.trace.line(self.now, Glyph::Command, None, || "shut down".into());
-        self.with::<rendezvous::Client, _>(now, |client, cx| client.stop(cx));
-        self.with::<Client, _>(now, |client, cx| client.stop(cx));
-        let relayed = self.connections.iter().filter(|info| info.relayed.is_some());
-        for connection in relayed.map(|info| info.id).collect::<Vec<_>>() {
-            self.close_connection(connection);
-        }
-        self.auto_connect.stop();
-        self.give_up_dials();
-        if let Some(archive) = &mut self.archive {
-            archive.hurry(self.now);
-            self.archive_peers();
-        }
-        self.is_shutting_down = true;
-        self.pump();
-    }
-
-    pub(super) fn close_all(&mut self) {
-        for connection in self.connections.iter().map(|info| info.id).collect::<Vec<_>>() {
-            self.close_connection(connection);
-        }
-        self.pump();
-    }
-
-    /// Whether no connection is left, not even one that is only saying goodbye.
-    pub fn is_idle(&self) -> bool {
-        self.connections.is_empty() && self.transport.quic.is_empty()
-    }
-
     /// Asks a relay for a reservation and keeps it alive. The address must end in the relay's `/p2p`. What becomes of it
     /// comes as [`crate::event::Event::Reservation`].
     pub fn reserve(&mut self, now: Instant, relay: Multiaddr) -> Result<(), ReserveError> {

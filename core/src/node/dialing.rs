@@ -18,10 +18,10 @@ use multiaddr::{Multiaddr, Protocol};
 use peerless_proto::address;
 
 use self::{attempt::Attempt, target::Target};
-use super::{Node, transport::QuicUse};
+use super::{Node, leaving::too_late, transport::QuicUse};
 use crate::{
     behaviour::Reply,
-    event::{AttemptError, CloseReason, DialError, Event},
+    event::{AttemptError, DialError, Event},
     ids::{Arena, ConnectionId, DialId, JobId, QueryId, Token},
     peerstore::Source,
     protocols::relay::client::through_any_relay,
@@ -193,6 +193,9 @@ impl Node {
     /// Looks at what a request is about, and finds or makes the job that serves it.
     fn begin_dial(&mut self, id: DialId, addresses: &[Multiaddr], options: &DialOptions) {
         let Some(Request { requester, peer, .. }) = self.dialing.requests.get(id).copied() else { return };
+        if self.is_ending() {
+            return self.answer(id, Err(too_late(peer, addresses)));
+        }
         let mut job = self.plan(peer, addresses, options);
         let existing = (!options.force_new).then(|| self.existing(&job, addresses)).flatten();
         if let Some(connection) = existing {
@@ -567,7 +570,8 @@ impl Node {
         for id in self.dialing.jobs.ids().collect::<Vec<_>>() {
             let Some(mut job) = self.end_job(id) else { continue };
             let running = job.running.drain(..).map(|(address, _)| address);
-            job.failed.extend(running.map(|address| (address, AttemptError::Failed(CloseReason::Local))));
+            let waiting = job.waiting.drain(..).map(|(target, _)| target.address().clone());
+            job.failed.extend(running.chain(waiting).map(|address| (address, AttemptError::ShuttingDown)));
             for request in job.requests {
                 self.answer(request, Err(DialError { attempts: job.failed.clone() }));
             }

@@ -91,6 +91,9 @@ impl Node {
         peer: PeerId,
         direction: Direction,
     ) -> Result<ConnectionShare, Refusal> {
+        if self.is_ending() {
+            return Err(self.refuse_as_ending());
+        }
         let relay = self.connections.get(via).and_then(|info| address::ip_of(&info.remote));
         if let Some(ip) = relay {
             self.swarm.judge(&match direction {
@@ -120,6 +123,9 @@ impl Node {
     fn admit_inserted(&mut self, connection: ConnectionId, share: ConnectionShare) -> Result<(), Refusal> {
         let Some(info) = self.connections.get(connection) else { return Ok(()) };
         let (peer, ip) = (info.peer, address::ip_of(&info.remote));
+        if self.is_ending() {
+            return Err(self.refuse_as_ending());
+        }
         self.swarm.judge(&Candidate::Secured { peer, ip, direction: info.direction })?;
         self.swarm.resources.set_peer(share, peer).map_err(Refusal::Limit)?;
         self.swarm.judge(&Candidate::Upgraded { connection: info, ip })
@@ -140,15 +146,31 @@ impl Node {
         let reason = CloseReason::Refused(refusal);
         match dial {
             Some(dial) => self.quic_attempt_failed(dial, id, reason),
-            None => self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason }),
+            None => self.tell_inbound_failed(remote, reason),
         }
     }
 
     /// Tells the embedder of handshakes that were not even begun.
     pub(super) fn tell_turned_away(&mut self) {
-        while let Some((remote, refusal)) = self.swarm.pop_turned_away() {
-            let reason = CloseReason::Refused(refusal);
-            self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason });
+        while let Some((remote, refusal, suppressed)) = self.swarm.pop_turned_away() {
+            let (remote, reason) = (address::quic_v1(remote), CloseReason::Refused(refusal));
+            self.emit(Event::InboundFailed { remote, reason, suppressed });
+        }
+        self.count_untold();
+    }
+
+    /// Tells the embedder of a handshake that came to nothing, if it has not been told of too many.
+    pub(super) fn tell_inbound_failed(&mut self, remote: SocketAddr, reason: CloseReason) {
+        if let Some(suppressed) = self.swarm.may_tell(self.now) {
+            self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason, suppressed });
+        }
+        self.count_untold();
+    }
+
+    fn count_untold(&mut self) {
+        let untold = self.swarm.take_uncounted();
+        if untold > 0 {
+            self.counters.add("events.inbound_failed.suppressed", untold);
         }
     }
 
@@ -195,7 +217,7 @@ impl Node {
     pub(super) fn prune(&mut self) -> bool {
         let connections = self.connections.len();
         self.swarm.pruner.observe(connections);
-        if self.is_shutting_down || !self.swarm.pruner.is_due(self.now, connections) {
+        if self.is_ending() || !self.swarm.pruner.is_due(self.now, connections) {
             return false;
         }
         let candidates = self.candidates();

@@ -125,6 +125,7 @@ fn dial_error(error: &DialError) -> ErrorKind {
         AttemptError::CircuitLimit => ErrorKind::QuotaExceeded,
         AttemptError::RelayFault(_) => ErrorKind::InvalidData,
         AttemptError::TimedOut => ErrorKind::TimedOut,
+        AttemptError::ShuttingDown => ErrorKind::ConnectionAborted,
     })
 }
 
@@ -132,6 +133,7 @@ fn refused(refusal: &Refusal) -> ErrorKind {
     match refusal {
         Refusal::Denied(_) => ErrorKind::PermissionDenied,
         Refusal::Limit(_) => ErrorKind::QuotaExceeded,
+        Refusal::ShuttingDown => ErrorKind::ConnectionAborted,
     }
 }
 
@@ -142,6 +144,7 @@ fn close_reason(reason: &CloseReason) -> ErrorKind {
         }
         CloseReason::Remote { .. } | CloseReason::Reset => ErrorKind::ConnectionReset,
         CloseReason::TimedOut => ErrorKind::TimedOut,
+        CloseReason::ConnectionRefused => ErrorKind::ConnectionRefused,
         CloseReason::WrongPeer { .. } | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => {
             ErrorKind::PermissionDenied
         }

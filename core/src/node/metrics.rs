@@ -493,6 +493,7 @@ fn close(reason: &CloseReason) -> &'static str {
         CloseReason::Remote { .. } => "remote",
         CloseReason::TimedOut => "timed_out",
         CloseReason::Reset => "reset",
+        CloseReason::ConnectionRefused => "refused_by_remote",
         CloseReason::WrongPeer { .. } => "wrong_peer",
         CloseReason::Handshake(_) => "handshake",
         CloseReason::Transport(_) => "transport",

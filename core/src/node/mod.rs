@@ -24,6 +24,7 @@ mod duplicates;
 mod guard;
 mod health;
 mod io_error;
+mod leaving;
 mod metrics;
 mod peers;
 mod pump;
@@ -45,11 +46,12 @@ pub(crate) use self::circuits::CircuitId;
 pub use self::{
     command::StreamError,
     config::{AppProtocol, Config, ConfigError, Start},
+    leaving::SHUTDOWN,
     metrics::{Family, Label, MetricKind, Metrics, Sample, Value},
     stats::Stats,
 };
 use self::{
-    dialing::Dialing, duplicates::Duplicates, metrics::Totals, pump::Work, storage::Storage,
+    dialing::Dialing, duplicates::Duplicates, leaving::Life, metrics::Totals, pump::Work, storage::Storage,
     transport::Transport,
 };
 use crate::{
@@ -122,14 +124,15 @@ pub struct Node {
     /// By which certificates are judged; follows `wall`.
     tls_clock: tls::WallClock,
     work: VecDeque<Work>,
+    /// Work was left over by a turn that would not end.
+    is_cut_off: bool,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     counters: Counters,
     totals: Totals,
     trace: Trace,
     next_token: u64,
-    /// Direct connections are closed as soon as there is nothing to transmit.
-    is_shutting_down: bool,
+    life: Life,
 }
 
 /// What the key of stateless resets is derived for: it outlives the process, as the node's own key does.
@@ -220,13 +223,14 @@ impl Node {
             credentials: Arc::new(Credentials { keypair, tls }),
             tls_clock,
             work: VecDeque::new(),
+            is_cut_off: false,
             actions: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
             totals: Totals::default(),
             trace: Trace::new(config.trace),
             next_token: 0,
-            is_shutting_down: false,
+            life: Life::Running,
         };
         node.open_archive();
         Ok(node)
@@ -271,6 +275,7 @@ impl Node {
         self.auto_connect();
         self.look_at_health();
         self.archive_peers();
+        self.expire_leaving();
         self.pump();
     }
 
@@ -323,17 +328,10 @@ impl Node {
     ) -> Option<Transmit> {
         self.advance(now);
         let transmit = self.transport.quic.poll_transmit(self.now, max_segments, buf);
-        if transmit.is_none() && self.is_shutting_down && !self.is_leaving() {
-            // What circuits had to say has left, and points have heard that we go.
-            self.is_shutting_down = false;
-            self.close_all();
+        if transmit.is_none() && self.leave_if_said() {
             return self.transport.quic.poll_transmit(self.now, max_segments, buf);
         }
         transmit
-    }
-
-    fn is_leaving(&self) -> bool {
-        self.behaviour::<rendezvous::client::Client>().is_some_and(rendezvous::client::Client::is_leaving)
     }
 
     /// The next event.
@@ -356,6 +354,9 @@ impl Node {
         ];
         deadline = Deadline::earliest(deadline, self.auto_connect.deadline());
         deadline = Deadline::earliest(deadline, self.health.deadline());
+        deadline = Deadline::earliest(deadline, self.next_step_of_leaving());
+        let rest = self.is_cut_off.then(|| Deadline::new(self.now, "work left over"));
+        deadline = Deadline::earliest(deadline, rest);
         let archive = self.archive.as_ref().and_then(|archive| archive.deadline(&self.peerstore));
         deadline = Deadline::earliest(deadline, archive);
         let own = own.into_iter().filter_map(|(at, why)| at.map(|at| Deadline::new(at, why))).min();

@@ -17,7 +17,10 @@ use crate::{
     ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
     quic::{QuicEvent, StreamNote},
     streams::SpliceId,
-    swarm::table::{ConnectionInfo, Direction, Relayed},
+    swarm::{
+        Refusal,
+        table::{ConnectionInfo, Direction, Relayed},
+    },
     trace::Glyph,
 };
 
@@ -36,9 +39,13 @@ pub(super) enum Work {
     Splice(SpliceId),
 }
 
-/// More steps than any one input can cause, unless two machines answer each other for ever.
-#[cfg(debug_assertions)]
+/// More steps than any one input can cause, unless two machines answer each other for ever; and more than each connection
+/// can cause when all end at once.
 const MAX_STEPS: usize = 100_000;
+const STEPS_PER_CONNECTION: usize = 100;
+
+/// Most characters of what a turn was cut off at.
+const MAX_CULPRIT: usize = 200;
 
 impl Node {
     /// Works until there is nothing left to do.
@@ -48,26 +55,50 @@ impl Node {
 
     /// The same after so many inputs at once.
     pub(super) fn pump_after(&mut self, inputs: usize) {
-        #[cfg(not(debug_assertions))]
-        let _ = inputs;
-        #[cfg(debug_assertions)]
-        let mut steps = 0;
-        loop {
-            if let Some(work) = self.work.pop_front() {
-                #[cfg(debug_assertions)]
-                {
-                    steps += 1;
-                    assert!(steps / MAX_STEPS <= inputs, "no quiescence after {steps} steps, at {work:?}");
-                }
-                self.step(work);
-            } else if let Some(event) = self.transport.quic.poll_event() {
-                self.quic_event(event);
-            } else if let Some(circuit) = self.transport.busy_circuits.pop_front() {
-                self.drive_circuit(circuit);
-            } else if !self.start_queued_dial() && !self.resume_splices() && !self.prune() {
-                break;
+        let was_cut_off = std::mem::take(&mut self.is_cut_off);
+        let most = MAX_STEPS.saturating_mul(inputs + 1)
+            + STEPS_PER_CONNECTION * (self.connections.len() + self.streams.len());
+        for _ in 0..most {
+            if !self.work() {
+                return;
             }
         }
+        self.is_cut_off = true;
+        self.counters.add("node.turns_cut_off", 1);
+        if !was_cut_off {
+            self.emit(Event::TurnCutOff { steps: most, at: self.culprit() });
+        }
+    }
+
+    /// Does the next thing that is to be done. Returns whether there was one.
+    fn work(&mut self) -> bool {
+        if let Some(work) = self.work.pop_front() {
+            self.step(work);
+        } else if let Some(event) = self.transport.quic.poll_event() {
+            self.quic_event(event);
+        } else if let Some(circuit) = self.transport.busy_circuits.pop_front() {
+            self.drive_circuit(circuit);
+        } else {
+            return self.start_queued_dial() || self.resume_splices() || self.prune();
+        }
+        true
+    }
+
+    /// What is to be done next, and by whom.
+    fn culprit(&self) -> String {
+        let text = match self.work.front() {
+            Some(Work::Input(index, input)) => {
+                format!("{}: {input:?}", self.behaviours[*index].behaviour.name())
+            }
+            Some(Work::Read(stream) | Work::Write(stream)) => {
+                let protocol = self.streams.get(*stream).and_then(|stream| stream.protocol.as_ref());
+                let name = protocol.map_or("a stream without protocol", |protocol| protocol.as_str());
+                format!("{name}: {:?}", self.work.front())
+            }
+            Some(work) => format!("{work:?}"),
+            None => "an event of QUIC, a circuit, a queued dial, a splice or pruning".into(),
+        };
+        text.chars().take(MAX_CULPRIT).collect()
     }
 
     fn step(&mut self, work: Work) {
@@ -125,7 +156,11 @@ impl Node {
             None => {
                 self.counters.add("quic.handshake.failed", 1);
                 self.totals.handshake_failed(Direction::Inbound, false);
-                self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason });
+                let reason = match reason {
+                    CloseReason::Local => CloseReason::Refused(Refusal::ShuttingDown),
+                    reason => reason,
+                };
+                self.tell_inbound_failed(remote, reason);
             }
         }
     }

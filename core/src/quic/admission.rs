@@ -21,7 +21,7 @@ pub enum Verdict {
     Accept,
     /// It may if the address shows that it receives what is sent to it (Retry, RFC 9000 section 8.1.2).
     Validate,
-    /// It is refused.
+    /// It is refused (CONNECTION_REFUSED), with a packet that is much smaller than the one that it answers.
     Refuse,
     /// It is not answered.
     Ignore,

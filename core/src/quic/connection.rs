@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use bytes::{Buf as _, Bytes};
 use libp2p_identity::PeerId;
 use quinn_proto::{
-    ConnectionError, ConnectionHandle, Dir, FinishError, StreamId, TransportError, TransportErrorCode, VarInt,
+    ConnectionError, ConnectionEvent, ConnectionHandle, Dir, FinishError, StreamId, TransportError,
+    TransportErrorCode, VarInt,
 };
 
 use super::{Read, ReadError, WriteError, clock::StdInstant, congestion};
@@ -65,6 +66,14 @@ impl Connection {
             Phase::Connected(peer) => Some(peer),
             Phase::Handshaking { .. } | Phase::Closing => None,
         }
+    }
+
+    /// Takes what a datagram brought. Returns whether it is from the peer beyond doubt and came on another socket than those
+    /// before it: not every datagram with a connection's id is of its peer, and only one that could be decrypted is.
+    pub(super) fn handle(&mut self, event: ConnectionEvent, socket: SocketId) -> bool {
+        let before = (self.socket != socket).then(|| frames_received(&self.quinn));
+        self.quinn.handle_event(event);
+        before.is_some_and(|before| frames_received(&self.quinn) > before)
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -156,6 +165,17 @@ impl Connection {
     }
 }
 
+/// How many frames have come in packets that could be decrypted, of the kinds that packets cannot do without.
+fn frames_received(quinn: &quinn_proto::Connection) -> u64 {
+    let f = quinn.stats().frame_rx;
+    let control = f.ping + f.acks + f.crypto + f.connection_close + f.path_challenge + f.path_response;
+    let flow = f.max_data + f.max_stream_data + f.max_streams_bidi + f.max_streams_uni;
+    let blocked = f.data_blocked + f.stream_data_blocked + f.streams_blocked_bidi + f.streams_blocked_uni;
+    let ids = f.new_connection_id + f.retire_connection_id + f.new_token + u64::from(f.handshake_done);
+    let streams = f.stream + f.reset_stream + f.stop_sending;
+    control + flow + blocked + ids + streams + f.ack_frequency + f.immediate_ack + f.datagram
+}
+
 /// quinn-proto panics on the half that a unidirectional stream does not have.
 fn bidirectional(stream: u64) -> Option<StreamId> {
     VarInt::from_u64(stream).ok().map(StreamId::from).filter(|id| id.dir() == Dir::Bi)
@@ -179,6 +199,11 @@ pub(super) fn close_reason(error: &ConnectionError, was_connected: bool) -> Clos
     match error {
         ConnectionError::ApplicationClosed(close) => {
             CloseReason::Remote { code: close.error_code.into_inner(), text: shorten(&close.reason) }
+        }
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::CONNECTION_REFUSED && !was_connected =>
+        {
+            CloseReason::ConnectionRefused
         }
         ConnectionError::ConnectionClosed(close) => {
             let text = format!("{} (says the remote: {})", close.error_code, shorten(&close.reason));

@@ -172,8 +172,7 @@ impl Quic {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let Some(id) = self.connections.id(handle) else { return };
                 let Some(connection) = self.connections.get_mut(id) else { return };
-                connection.quinn.handle_event(event);
-                if connection.socket != socket && connection.quinn.remote_address() == remote {
+                if connection.handle(event, socket) && connection.quinn.remote_address() == remote {
                     connection.socket = socket;
                 }
                 self.touch(id);
@@ -347,6 +346,13 @@ impl Quic {
         connection.close(at, code, reason);
         self.report_end(id, CloseReason::Local);
         self.touch(id);
+    }
+
+    /// Closes all connections, handshakes under way included.
+    pub fn close_all(&mut self, now: Instant, code: u64) {
+        for id in self.connections.ids().collect::<Vec<_>>() {
+            self.close(now, id, code, b"");
+        }
     }
 
     /// What is known about a connection that has not ended.

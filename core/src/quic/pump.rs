@@ -332,6 +332,15 @@ impl Quic {
         self.remove(id);
     }
 
+    /// Lets go of all connections that are over, without waiting for late packets.
+    pub(crate) fn forget_all(&mut self) {
+        for id in self.connections.ids().collect::<Vec<_>>() {
+            if self.connections.get(id).is_some_and(Connection::is_closing) {
+                self.forget(id);
+            }
+        }
+    }
+
     /// Lets go of a connection that quinn-proto's endpoint has let go of.
     fn remove(&mut self, id: QuicId) {
         self.report_end(id, CloseReason::Transport("the connection was dropped".into()));

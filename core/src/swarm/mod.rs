@@ -61,16 +61,27 @@ pub struct Swarm {
     pub(crate) pruner: Pruner,
     /// What connections take that are being opened over QUIC.
     pub(crate) opening: BTreeMap<QuicId, ConnectionShare>,
+    /// When as many of the denied may be answered again as [`DENIED`] says.
+    denied_full_at: Instant,
+    /// Once set, nobody is let in any more: the node goes.
+    pub(crate) is_closed: bool,
     denials: BTreeMap<(Point, &'static str), u64>,
     /// Handshakes turned away, of which the embedder is yet to be told.
-    turned_away: VecDeque<(SocketAddr, Refusal)>,
-    /// When it may be told of as many as [`TOLD`] says again.
+    turned_away: VecDeque<(SocketAddr, Refusal, u64)>,
+    /// When it may be told of as many as [`TOLD`] says again, and of how many it was not told since it last was.
     told_full_at: Instant,
+    untold: u64,
+    /// The same, not in the node's counters yet.
+    uncounted: u64,
 }
 
-/// How often the embedder is told of a handshake that was turned away. All are counted, but a flood of them must not
+/// How often the embedder is told of a handshake that came to nothing. All are counted, but a flood of them must not
 /// become a flood of events.
 const TOLD: Rate = Rate { burst: 16, every: Duration::from_millis(100) };
+
+/// How many of those whom the gate denies are told so; the others hear nothing. An answer is a twentieth of what it answers,
+/// and goes where that came from, or says so.
+const DENIED: Rate = Rate { burst: 100, every: Duration::from_millis(10) };
 
 impl Swarm {
     /// With a configuration that makes sense; see [`SwarmConfig::validate`].
@@ -81,9 +92,13 @@ impl Swarm {
             tags: Tags::new(config.pruner.grace),
             pruner: Pruner::new(config.pruner),
             opening: BTreeMap::new(),
+            denied_full_at: Instant::ZERO,
+            is_closed: false,
             denials: BTreeMap::new(),
             turned_away: VecDeque::new(),
             told_full_at: Instant::ZERO,
+            untold: 0,
+            uncounted: 0,
         }
     }
 
@@ -127,14 +142,29 @@ impl Swarm {
     }
 
     fn turn_away(&mut self, now: Instant, remote: SocketAddr, refusal: Refusal) {
-        if let Some(full_at) = TOLD.take(self.told_full_at, now) {
-            self.told_full_at = full_at;
-            self.turned_away.push_back((remote, refusal));
+        if let Some(untold) = self.may_tell(now) {
+            self.turned_away.push_back((remote, refusal, untold));
         }
     }
 
+    /// Whether the embedder may be told of another handshake that came to nothing, and of how many it was not.
+    pub(crate) fn may_tell(&mut self, now: Instant) -> Option<u64> {
+        let Some(full_at) = TOLD.take(self.told_full_at, now) else {
+            self.untold += 1;
+            self.uncounted += 1;
+            return None;
+        };
+        self.told_full_at = full_at;
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    /// Of how many the embedder was not told since this was last asked.
+    pub(crate) fn take_uncounted(&mut self) -> u64 {
+        std::mem::take(&mut self.uncounted)
+    }
+
     /// The next handshake that was turned away.
-    pub(crate) fn pop_turned_away(&mut self) -> Option<(SocketAddr, Refusal)> {
+    pub(crate) fn pop_turned_away(&mut self) -> Option<(SocketAddr, Refusal, u64)> {
         self.turned_away.pop_front()
     }
 }
@@ -142,9 +172,19 @@ impl Swarm {
 /// Connections over QUIC that are being opened from outside.
 impl Admission for Swarm {
     fn admit(&mut self, now: Instant, remote: SocketAddr, validated: bool) -> Verdict {
+        if self.is_closed {
+            self.turn_away(now, remote, Refusal::ShuttingDown);
+            return Verdict::Refuse;
+        }
         if let Err(refusal) = self.judge(&Candidate::Accept { ip: remote.ip() }) {
             self.turn_away(now, remote, refusal);
-            return Verdict::Ignore;
+            return match DENIED.take(self.denied_full_at, now) {
+                Some(full_at) => {
+                    self.denied_full_at = full_at;
+                    Verdict::Refuse
+                }
+                None => Verdict::Ignore,
+            };
         }
         let Err(exceeded) = self.resources.may_connect(now, Some(remote.ip()), validated) else {
             return Verdict::Accept;
@@ -175,6 +215,9 @@ pub enum Refusal {
     /// There is too much already.
     #[error("{0}")]
     Limit(Exceeded),
+    /// [`Node::shutdown`](crate::node::Node::shutdown) was called.
+    #[error("this node is shutting down")]
+    ShuttingDown,
 }
 
 impl Refusal {
@@ -183,6 +226,7 @@ impl Refusal {
         match self {
             Self::Denied(_) => 0x1007,
             Self::Limit(_) => 0x1001,
+            Self::ShuttingDown => 0x1006,
         }
     }
 }

@@ -1,0 +1,48 @@
+//! Events in words, as they stand in traces.
+
+use std::fmt;
+
+use super::Event;
+use crate::{
+    protocols::{identify, ping},
+    storage::{StorageAsk, StorageRequest},
+};
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening { address } => write!(f, "listening on {address}"),
+            Self::ListenClosed { address } => write!(f, "no longer listening on {address}"),
+            Self::Connected { peer, relay: Some(relay), .. } => write!(f, "connected {peer} through {relay}"),
+            Self::Connected { peer, .. } => write!(f, "connected {peer}"),
+            Self::Dialed { peer, .. } => write!(f, "dialed {peer}"),
+            Self::Disconnected { peer, reason, .. } => write!(f, "disconnected {peer}: {reason}"),
+            Self::DialFailed { error, .. } => write!(f, "dial failed: {error}"),
+            Self::InboundFailed { remote, reason, suppressed: 0 } => {
+                write!(f, "inbound from {remote} failed: {reason}")
+            }
+            Self::InboundFailed { remote, reason, suppressed } => {
+                write!(f, "inbound from {remote} failed: {reason}; {suppressed} others before it")
+            }
+            Self::TurnCutOff { steps, at } => write!(f, "no rest after {steps} steps, at {at}"),
+            Self::Stream { stream, event } => write!(f, "stream {stream}: {event:?}"),
+            Self::Resolve { name, .. } => write!(f, "resolve {name}"),
+            Self::Storage(StorageRequest { table, ask, .. }) => match ask {
+                StorageAsk::Load { .. } => write!(f, "storage of {table}: load"),
+                StorageAsk::Store(writes) => write!(f, "storage of {table}: writes={}", writes.len()),
+            },
+            Self::ResolveText { name, .. } => write!(f, "resolve the texts of {name}"),
+            Self::Ping(ping::Event { peer, result: Ok(rtt), .. }) => write!(f, "ping {peer} {rtt:?}"),
+            Self::Ping(ping::Event { peer, result: Err(error), .. }) => {
+                write!(f, "ping {peer} failed: {error}")
+            }
+            Self::Identify(identify::Event { peer, info, .. }) => {
+                write!(f, "identified {peer} as {}", info.agent)
+            }
+            Self::Hop(event) => write!(f, "relay: {event}"),
+            Self::Reservation(event) => write!(f, "reservation {event}"),
+            Self::Rendezvous(event) => write!(f, "rendezvous: {event}"),
+            Self::Custom { behaviour, .. } => write!(f, "event of {behaviour}"),
+        }
+    }
+}
