@@ -6,10 +6,14 @@
 
 #[path = "rendezvous/full_disk.rs"]
 mod full_disk;
+#[cfg(target_os = "linux")]
+#[path = "rendezvous/stalled_disk.rs"]
+mod stalled_disk;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
@@ -54,7 +58,12 @@ struct Point {
 }
 
 impl Point {
-    fn start(folder: &std::path::Path, port: u16) -> Self {
+    fn start(folder: &Path, port: u16) -> Self {
+        Self::start_with(folder, port, &[])
+    }
+
+    /// With variables in its environment.
+    fn start_with(folder: &Path, port: u16, env: &[(&str, &Path)]) -> Self {
         let command = format!(
             "--json --identity {0} rendezvous --listen /ip4/127.0.0.1/udp/{port}/quic-v1 --store {0}/store \
              --max-registrations-per-peer 0 --request-rate 0 --request-rate-per-ip 0 --metrics 127.0.0.1:0",
@@ -62,6 +71,7 @@ impl Point {
         );
         let mut child = Command::new(env!("CARGO_BIN_EXE_peerless"))
             .args(command.split_whitespace())
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -5,7 +5,6 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
-    path::Path,
     process::Command,
     thread,
 };
@@ -37,7 +36,7 @@ fn a_full_disk_costs_what_was_refused_and_nothing_else() {
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(super) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -54,7 +53,7 @@ fn fill(path: &Path) {
 }
 
 /// Registers, and says how that was answered.
-fn register(client: &mut Client, stream: StreamId, ns: &str) -> Option<i32> {
+pub(super) fn register(client: &mut Client, stream: StreamId, ns: &str) -> Option<i32> {
     client.register(stream, ns.into());
     let (_, answer) = client.until(|client| client.answers.pop_front());
     answer.register_response.unwrap().status
