@@ -29,7 +29,7 @@ pub use self::network::Traffic;
 use crate::{
     app::{ECHO, PERF},
     host::{Host, HostBuilder, HostId, Timer},
-    link::{Link, Packet},
+    link::{Link, Packet, Wire},
     plain::PlainCrypto,
     transcript::{Entry, Names, Transcript},
 };
@@ -65,6 +65,8 @@ pub struct World {
     by_ip: BTreeMap<IpAddr, HostId>,
     default_link: Link,
     paths: BTreeMap<(HostId, HostId), Path>,
+    /// The sockets of hosts that take time to read what has come.
+    sockets: BTreeMap<HostId, Wire>,
     in_flight: usize,
     traffic: Traffic,
     wire: Sha256,
@@ -80,6 +82,8 @@ type Watch = Box<dyn FnMut(&World, HostId)>;
 #[derive(Debug)]
 enum Item {
     Arrival(Packet),
+    /// Its turn in the socket's buffer has come.
+    Reading(Packet),
     Timeout(HostId),
 }
 
@@ -99,6 +103,7 @@ impl World {
             by_ip: BTreeMap::new(),
             default_link: Link::default(),
             paths: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             in_flight: 0,
             traffic: Traffic::default(),
             wire: Sha256::new(),
@@ -197,6 +202,7 @@ impl World {
         self.now = at;
         match item {
             Item::Arrival(packet) => self.arrive(packet),
+            Item::Reading(packet) => self.read(packet),
             Item::Timeout(id) => self.time_out(id),
         }
         true

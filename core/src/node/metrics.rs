@@ -132,6 +132,7 @@ impl Node {
         for info in self.connections.iter() {
             connections.add([direction(info.direction), via(info.relayed.is_some())], 1);
         }
+        let (busy, unread) = self.windows.as_ref().map_or((0, 0), |windows| windows.totals());
         let wanted = self.behaviour::<Client>().map_or(0, |client| client.relays().count());
         let relays: BTreeSet<PeerId> = self
             .addresses
@@ -147,6 +148,16 @@ impl Node {
             ),
             gauge("peerless_streams", "Streams, those being negotiated included", one(stats.streams)),
             gauge("peerless_splices", "Pairs of streams that are joined to relay bytes", one(stats.splices)),
+            gauge(
+                "peerless_splices_busy",
+                "Directions of them that are busy, among which the buffers of our sockets are shared",
+                one(busy as usize),
+            ),
+            gauge(
+                "peerless_splices_unread_credit_bytes",
+                "Bytes that sources may send on because their sinks take less than they send",
+                one(unread as usize),
+            ),
             gauge(
                 "peerless_circuits",
                 "Circuits that end here, those being secured included",

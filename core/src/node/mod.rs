@@ -32,6 +32,7 @@ mod stats;
 mod storage;
 mod streaming;
 mod transport;
+mod windows;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -65,7 +66,7 @@ use crate::{
     protocols::{identify, ping, relay, rendezvous},
     quic::{self, Quic, TlsCrypto},
     rng::{HashKeys, Rng},
-    streams::{Owner, Streams, splice::Splices},
+    streams::{Owner, Streams, splice::Splices, windows::Windows},
     swarm::{
         Swarm, autoconnect::AutoConnect, health::Health, resources::ScopeLimit, select::Strategy,
         table::Connections,
@@ -107,6 +108,8 @@ pub struct Node {
     sockets: BTreeMap<SocketId, Bound>,
     streams: Streams,
     splices: Splices,
+    /// If we are a relay.
+    windows: Option<Windows>,
     transport: Transport,
     dialing: Dialing,
     resolves_text: bool,
@@ -160,6 +163,7 @@ impl Node {
         let rng = Rng::new(start.seed);
         let mut hash_rng = rng.fork("hash");
         let mut keys = || HashKeys::new(&mut hash_rng);
+        let windows = relay_windows(&config);
         let relay_rate = config.hop.as_ref().map_or(0, |hop| hop.limits.relay_byte_rate);
         let behaviours = built_in(&config).into_iter().chain(config.behaviours);
         let behaviours: Vec<_> = behaviours
@@ -185,7 +189,7 @@ impl Node {
         let reset_key =
             keypair.derive_secret(RESET_KEY).unwrap_or_else(|| quic_rng.fork("reset key").bytes());
         let quic = Quic::new(
-            quic_config(config.quic, &config.swarm.limits.transient),
+            quic_config(config.quic, &config.swarm.limits.transient, windows.is_some()),
             crypto,
             &quic_rng,
             reset_key,
@@ -215,6 +219,7 @@ impl Node {
             sockets: BTreeMap::new(),
             streams: Streams::new(keys()),
             splices: Splices::new(relay_rate, start.now),
+            windows,
             transport: Transport::new(start.now, quic, keys),
             storage: Storage::new(config.storage),
             stream_config: config.streams,
@@ -457,10 +462,19 @@ impl std::fmt::Debug for Node {
     }
 }
 
+/// The windows of a relay follow what circuits need.
+fn relay_windows(config: &Config) -> Option<Windows> {
+    let is_relay = config.hop.is_some() && config.relay_roles.contains(relay::Roles::HOP);
+    let (stream, connection) = (config.quic.stream_window, config.quic.connection_window);
+    is_relay.then(|| Windows::new(config.streams.windows.clone(), stream, connection))
+}
+
 /// Retry, which comes at half of the half-open connections, must set in before the transient scope is full.
-fn quic_config(quic: quic::Config, opening: &ScopeLimit) -> quic::Config {
+fn quic_config(quic: quic::Config, opening: &ScopeLimit, is_relay: bool) -> quic::Config {
     let most = opening.inbound_connections.min(opening.connections);
-    quic::Config { max_half_open: quic.max_half_open.min(most), ..quic }
+    let window = quic.connection_window;
+    let connection_window = if is_relay { Windows::first(window) } else { window };
+    quic::Config { max_half_open: quic.max_half_open.min(most), connection_window, ..quic }
 }
 
 fn built_in(config: &Config) -> Vec<Box<dyn Behaviour>> {

@@ -16,7 +16,7 @@ use crate::{
     event::{CloseReason, Event},
     ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
     quic::{QuicEvent, StreamNote},
-    streams::SpliceId,
+    streams::{SpliceId, windows::Windows},
     swarm::{
         Refusal,
         table::{ConnectionInfo, Direction, Relayed},
@@ -126,6 +126,7 @@ impl Node {
                 if let Some(info) = self.connections.get_mut(connection) {
                     info.remote = address::quic_v1(remote);
                 }
+                self.path_changed(connection);
                 self.work.push_back(Work::Tell(Input::Peer(PeerEvent::PathChanged { connection })));
                 self.judge_again(connection);
             }
@@ -233,8 +234,10 @@ impl Node {
         via: Via,
         dial: Option<JobId>,
     ) {
-        let link = Link { via, share, streams: Default::default(), negotiating: 0 };
+        let window = self.windows.as_mut().filter(|_| matches!(via, Via::Quic(_))).map(Windows::opened);
+        let link = Link { via, share, streams: Default::default(), negotiating: 0, window };
         self.transport.links.insert(connection, link);
+        self.resize_window(connection, true);
         self.measure(connection);
         let Some(info) = self.connections.get(connection) else { return };
         let (peer, address, direction) = (info.peer, info.remote.clone(), info.direction);
@@ -264,6 +267,9 @@ impl Node {
         let Some(link) = self.transport.links.remove(&connection) else { return };
         for stream in link.streams.into_values() {
             self.stream_lost_with_connection(stream);
+        }
+        if let Some(windows) = self.windows.as_mut().filter(|_| link.window.is_some()) {
+            windows.closed();
         }
         self.swarm.resources.close_connection(link.share);
         let Some(info) = self.connections.remove(connection) else { return };

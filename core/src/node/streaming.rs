@@ -382,6 +382,7 @@ impl Node {
     pub(super) fn turn_splice(&mut self, id: SpliceId) {
         let mut pipes = StreamPipes { streams: &mut self.streams, transport: &mut self.transport };
         let turn = self.splices.turn(id, &mut pipes, self.now);
+        self.meter_splice(id);
         self.splice_turned(id, turn);
     }
 
@@ -394,6 +395,7 @@ impl Node {
         let Some(id) = self.splices.pop_line(self.now) else { return false };
         let mut pipes = StreamPipes { streams: &mut self.streams, transport: &mut self.transport };
         let turn = self.splices.turn_first(id, &mut pipes, self.now);
+        self.meter_splice(id);
         self.splice_turned(id, turn);
         true
     }
@@ -424,11 +426,15 @@ impl Node {
         while let Some((id, end)) = self.splices.pop_over(self.now) {
             self.end_splice(id, end);
         }
+        while let Some(id) = self.splices.pop_look(self.now) {
+            self.look_at_splice(id);
+        }
     }
 
     /// Ends a splice, resets what is left of its streams, and reports.
     pub(super) fn end_splice(&mut self, id: SpliceId, end: SpliceEnd) {
-        let Some(splice) = self.splices.remove(id) else { return };
+        let Some(mut splice) = self.splices.remove(id) else { return };
+        self.forget_meters(&mut splice);
         for stream in [splice.a, splice.b] {
             let Some(gone) = self.forget_stream(stream) else { continue };
             if end != SpliceEnd::Finished {
@@ -448,12 +454,14 @@ impl Node {
     pub(super) fn start_splice(&mut self, mut splice: Splice) {
         let (a, b) = (splice.a, splice.b);
         let mut names = [None; 2];
+        let mut connections = [None; 2];
         let mut rest = [Vec::new(), Vec::new()];
         for (n, side) in [a, b].into_iter().enumerate() {
             let Some(stream) = self.streams.get_mut(side) else { continue };
             if let Mode::Framed(decoder) = &mut stream.mode {
                 rest[n] = decoder.take_rest();
                 names[n] = Some(stream.peer);
+                connections[n] = Some(stream.connection);
             }
             if stream.remote_finished && n == 0 {
                 splice.a_is_finished();
@@ -467,6 +475,9 @@ impl Node {
             [None, _] => Some(SpliceEnd::A(StreamFault::ConnectionLost)),
             _ => Some(SpliceEnd::B(StreamFault::ConnectionLost)),
         };
+        if let [Some(a), Some(b)] = connections {
+            splice.set_connections(a, b);
+        }
         splice.names = names[0].zip(names[1]);
         if let Some((a, b)) = splice.names {
             self.trace.line(self.now, Glyph::Spliced, None, || format!("splice {a}<->{b}"));

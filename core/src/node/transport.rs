@@ -13,7 +13,7 @@ use crate::{
     ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
     quic::{self, Quic},
     rng::{HashKeys, Map},
-    streams::{Read, WriteFault},
+    streams::{Read, WriteFault, windows::Window},
     time::Instant,
     upgrade,
 };
@@ -55,6 +55,8 @@ pub(crate) struct Link {
     pub(crate) streams: BTreeMap<u64, StreamId>,
     /// How many of them are inbound and have not agreed on a protocol.
     pub(crate) negotiating: usize,
+    /// How much the peer may have under way, where that follows what circuits need.
+    pub(crate) window: Option<Window>,
 }
 
 /// All byte pipes of a node.
@@ -212,7 +214,7 @@ impl Transport {
     /// The smoothed round-trip time, where there is one.
     pub(crate) fn rtt(&self, connection: ConnectionId) -> Option<Duration> {
         match self.via(connection)? {
-            Via::Quic(id) => self.quic.info(id).map(|info| info.rtt),
+            Via::Quic(id) => self.quic.rtt(id),
             Via::Circuit(_) => None,
         }
     }

@@ -19,10 +19,12 @@ pub struct Config {
     /// How many streams a peer may have open at once on one connection. 1024. It is granted a hundred at first, and more
     /// as it uses them: a stream that is granted takes memory whether it is used or not.
     pub max_streams: u32,
-    /// How many bytes a peer may have under way on one stream, unread by us. 2 MiB.
+    /// How many bytes a peer may have under way on one stream, unread by us: the most that a stream carries in a round
+    /// trip. 8 MiB, which fills 200 Mbit/s over 300 ms.
     pub stream_window: u32,
-    /// How many bytes a peer may have under way on one connection, unread by us. Enough for sixteen streams that
-    /// nobody reads and one that is read: a stalled circuit must not block its neighbours.
+    /// How many bytes a peer may have under way on one connection, unread by us. 40 MiB: enough for four streams that
+    /// nobody reads and one that is read. A relay begins with less and follows what circuits need up to this; see
+    /// [`streams::windows`](crate::streams::windows).
     pub connection_window: u32,
     /// How many bytes we hold per connection that the peer has not acknowledged. 8 MiB.
     pub send_window: u64,
@@ -38,10 +40,13 @@ pub struct Config {
 }
 
 /// In bytes, by default.
-const STREAM_WINDOW: u32 = 2 << 20;
+const STREAM_WINDOW: u32 = 8 << 20;
 
-/// Full stream windows that fit a connection's.
+/// Full stream windows that fit a connection's: streams that nobody reads and one that is read.
 const STREAMS_OF_WINDOW: u32 = 17;
+
+/// But no more than this, in bytes, unless one stream's is larger.
+const CONNECTION_WINDOW: u32 = 5 * STREAM_WINDOW;
 
 /// Streams that a peer is granted at first: what fits a hash table of 128 places, of which quinn-proto has two.
 const FIRST_STREAMS: u32 = 100;
@@ -57,7 +62,7 @@ impl Default for Config {
             keep_alive: Some(Duration::from_secs(15)),
             max_streams: 1024,
             stream_window: STREAM_WINDOW,
-            connection_window: STREAMS_OF_WINDOW * STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
             send_window: 8 << 20,
             max_mtu: 1452,
             max_connections: 0,
@@ -68,11 +73,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// With a stream window of so many bytes, and the connection window that goes with it (RFC 9000 section 4.1). What all
-    /// peers together may have under way should fit the buffers of our sockets: what does not is lost, and who loses is
-    /// chance.
+    /// With a stream window of so many bytes, and the connection window that goes with it (RFC 9000 section 4.1): enough
+    /// for sixteen streams that nobody reads and one that is read, but 40 MiB at most, unless one stream may have more.
     pub fn with_stream_window(self, bytes: u32) -> Self {
-        let connection_window = bytes.saturating_mul(STREAMS_OF_WINDOW);
+        let connection_window = bytes.saturating_mul(STREAMS_OF_WINDOW).min(CONNECTION_WINDOW).max(bytes);
         Self { stream_window: bytes, connection_window, ..self }
     }
 

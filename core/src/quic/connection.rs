@@ -106,6 +106,11 @@ impl Connection {
         true
     }
 
+    /// How many bytes may be under way to us from now on.
+    pub(super) fn set_window(&mut self, bytes: u64) {
+        self.quinn.set_receive_window(varint(bytes));
+    }
+
     /// What has been read, and whether the peer is to be told of it.
     pub(super) fn read(&mut self, stream: u64, max: usize) -> (Result<Read, ReadError>, bool) {
         let Some(id) = bidirectional(stream) else { return (Err(ReadError::Gone), false) };

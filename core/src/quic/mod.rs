@@ -36,6 +36,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -367,6 +368,18 @@ impl Quic {
             rtt: connection.quinn.rtt(),
             mtu: connection.quinn.current_mtu(),
         })
+    }
+
+    /// The smoothed round-trip time of a connection that has not ended.
+    pub fn rtt(&self, id: QuicId) -> Option<Duration> {
+        let connection = self.connections.get(id).filter(|connection| !connection.is_closing())?;
+        Some(connection.quinn.rtt())
+    }
+
+    /// How many bytes the peer may have under way on the connection from now on, unread by us. What it has been granted
+    /// stays granted: a smaller window begins to count as it is used up.
+    pub fn set_connection_window(&mut self, now: Instant, id: QuicId, bytes: u64) {
+        self.command(now, id, |connection| connection.set_window(bytes));
     }
 
     /// How many connections are held, whatever their state; [`stats`](Self::stats) tells them apart.

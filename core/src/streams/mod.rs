@@ -6,6 +6,7 @@
 pub mod negotiate;
 pub(crate) mod pace;
 pub(crate) mod splice;
+pub mod windows;
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub write_queue: usize,
     /// Most inbound streams of one connection that have not agreed on a protocol yet; one more is reset.
     pub negotiating_per_connection: usize,
+    /// At a relay: how much the sources of circuits may have under way.
+    pub windows: windows::Config,
 }
 
 impl Default for Config {
@@ -42,6 +45,7 @@ impl Default for Config {
             negotiation_timeout: Duration::from_secs(10),
             write_queue: 256 << 10,
             negotiating_per_connection: 128,
+            windows: windows::Config::default(),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! goes to the back of the queue, so that circuits share fairly. Who is out of bytes per second is not read from until its
 //! bucket has filled again; when all splices together are, they wait in line and get a turn each.
 
-use std::collections::BTreeMap;
+mod table;
 
 use bytes::Bytes;
 use heapless::Deque;
@@ -14,10 +14,12 @@ use smallvec::SmallVec;
 
 use crate::{
     event::{SpliceEnd, SpliceLimit, StreamFault},
-    ids::{Arena, Id, StreamId, Token},
-    streams::{Read, WriteFault, pace::Pace},
-    time::{Deadline, Instant, Timers},
+    ids::{ConnectionId, Id, StreamId, Token},
+    streams::{Read, WriteFault, pace::Pace, windows::Meter},
+    time::Instant,
 };
+
+pub(crate) use self::table::Splices;
 
 /// Most bytes per direction and turn.
 pub(crate) const QUANTUM: usize = 64 << 10;
@@ -93,6 +95,7 @@ pub(crate) struct Splice {
     moved_at: Instant,
     idle_at: Option<Instant>,
     resume_at: Option<Instant>,
+    look_at: Option<Instant>,
     /// Its place in the line.
     ticket: Option<u64>,
     /// It is in the work queue.
@@ -113,6 +116,7 @@ struct Flow {
     pace: Option<Pace>,
     /// Its bucket ran dry; nothing is read until then.
     dry_until: Instant,
+    meter: Meter,
 }
 
 /// At which end of a flow something happened.
@@ -153,6 +157,7 @@ impl Splice {
             moved_at: now,
             idle_at: None,
             resume_at: None,
+            look_at: None,
             ticket: None,
             scheduled: false,
             names: None,
@@ -162,6 +167,20 @@ impl Splice {
     /// Bytes delivered from `a` to `b` and from `b` to `a`.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.a_to_b.written, self.b_to_a.written)
+    }
+
+    /// Says whose windows the directions are to be measured for: the connections of `a` and `b`.
+    pub(crate) fn set_connections(&mut self, a: ConnectionId, b: ConnectionId) {
+        (self.a_to_b.meter, self.b_to_a.meter) = (Meter::new(a), Meter::new(b));
+    }
+
+    /// Of either direction: its meter, what it has read, and whether it reads no more for the moment.
+    pub(crate) fn meters(&mut self, now: Instant) -> [(&mut Meter, u64, bool); 2] {
+        let waits = self.ticket.is_some();
+        [&mut self.a_to_b, &mut self.b_to_a].map(|flow| {
+            let is_held = !flow.finished && (waits || !flow.hold.is_empty() || flow.dry_until > now);
+            (&mut flow.meter, flow.read, is_held)
+        })
     }
 
     /// Hands over bytes that had been read from `a` or `b` before they were joined.
@@ -409,190 +428,6 @@ impl Flow {
         }
         Ok(true)
     }
-}
-
-/// All splices, their timers, and the line before the rate that they share.
-#[derive(Debug, Default)]
-pub(crate) struct Splices {
-    table: Arena<SpliceId, Splice>,
-    cuts: Timers<SpliceId>,
-    idles: Timers<SpliceId>,
-    resumes: Timers<SpliceId>,
-    /// Bytes per second of all splices together.
-    pace: Option<Pace>,
-    line: BTreeMap<u64, SpliceId>,
-    next_ticket: u64,
-    /// What those that have ended carried.
-    ended: (u64, u64),
-}
-
-impl Splices {
-    /// No splices, which together may move `rate` bytes per second; 0 is no limit.
-    pub(crate) fn new(rate: u64, now: Instant) -> Self {
-        Self { pace: Pace::new(rate, now), ..Self::default() }
-    }
-
-    pub(crate) fn insert(&mut self, splice: Splice) -> SpliceId {
-        let idle = Some(splice.limit.idle).filter(|idle| !idle.is_zero());
-        let idle_at = idle.map(|idle| splice.moved_at + idle);
-        let id = self.table.insert(Splice { idle_at, ..splice });
-        if let Some(at) = idle_at {
-            self.idles.set(at, id);
-        }
-        id
-    }
-
-    pub(crate) fn get_mut(&mut self, id: SpliceId) -> Option<&mut Splice> {
-        self.table.get_mut(id)
-    }
-
-    pub(crate) fn remove(&mut self, id: SpliceId) -> Option<Splice> {
-        let splice = self.table.remove(id)?;
-        self.ended = sum(self.ended, splice.counts());
-        let timers = [
-            (splice.cut_at, &mut self.cuts),
-            (splice.idle_at, &mut self.idles),
-            (splice.resume_at, &mut self.resumes),
-        ];
-        for (at, timers) in timers {
-            if let Some(at) = at {
-                timers.clear(at, id);
-            }
-        }
-        if let Some(ticket) = splice.ticket {
-            self.line.remove(&ticket);
-        }
-        Some(splice)
-    }
-
-    /// One turn of a splice. Who comes while others wait in line joins them.
-    pub(crate) fn turn(&mut self, id: SpliceId, pipes: &mut impl Pipes, now: Instant) -> Turn {
-        let allowed = match &mut self.pace {
-            Some(_) if !self.line.is_empty() => Some(0),
-            Some(pace) => Some(pace.available(now)),
-            None => None,
-        };
-        self.turn_within(id, pipes, now, allowed)
-    }
-
-    /// A turn of the splice that [`Splices::pop_line`] gave.
-    pub(crate) fn turn_first(&mut self, id: SpliceId, pipes: &mut impl Pipes, now: Instant) -> Turn {
-        let allowed = self.pace.as_mut().map(|pace| pace.available(now));
-        self.turn_within(id, pipes, now, allowed)
-    }
-
-    fn turn_within(
-        &mut self,
-        id: SpliceId,
-        pipes: &mut impl Pipes,
-        now: Instant,
-        allowed: Option<u64>,
-    ) -> Turn {
-        let Some(splice) = self.table.get_mut(id) else { return Turn::Idle };
-        splice.scheduled = false;
-        let mut left = allowed;
-        let turn = splice.turn(pipes, now, &mut left);
-        if let (Some(pace), Some(allowed), Some(left)) = (&mut self.pace, allowed, left) {
-            pace.spend(allowed - left);
-        }
-        match turn {
-            // It waits already.
-            Turn::Queued if splice.ticket.is_some() => return Turn::Idle,
-            Turn::Paced(at) if splice.resume_at == Some(at) => return Turn::Idle,
-            Turn::Queued => {
-                splice.ticket = Some(self.next_ticket);
-                self.line.insert(self.next_ticket, id);
-                self.next_ticket += 1;
-            }
-            Turn::Paced(at) => {
-                if let Some(old) = splice.resume_at.replace(at) {
-                    self.resumes.clear(old, id);
-                }
-                self.resumes.set(at, id);
-            }
-            _ => {}
-        }
-        turn
-    }
-
-    /// Takes a splice that waited long enough for its own rate.
-    pub(crate) fn pop_resumed(&mut self, now: Instant) -> Option<SpliceId> {
-        let (_, id) = self.resumes.pop_due(now)?;
-        if let Some(splice) = self.table.get_mut(id) {
-            splice.resume_at = None;
-        }
-        Some(id)
-    }
-
-    /// Takes the first in line, if the shared rate lets it pass.
-    pub(crate) fn pop_line(&mut self, now: Instant) -> Option<SpliceId> {
-        if self.line.is_empty() || !self.pace.as_mut()?.is_ready(now) {
-            return None;
-        }
-        let (_, id) = self.line.pop_first()?;
-        if let Some(splice) = self.table.get_mut(id) {
-            splice.ticket = None;
-        }
-        Some(id)
-    }
-
-    /// Ends a splice at `at`, once what it accepted has had the time to get through.
-    pub(crate) fn cut(&mut self, id: SpliceId, at: Instant) {
-        if let Some(splice) = self.table.get_mut(id).filter(|s| s.cut_at.is_none()) {
-            splice.cut_at = Some(at);
-            self.cuts.set(at, id);
-        }
-    }
-
-    /// Takes a splice whose time has come, and why.
-    pub(crate) fn pop_over(&mut self, now: Instant) -> Option<(SpliceId, SpliceEnd)> {
-        if let Some((_, id)) = self.cuts.pop_due(now) {
-            if let Some(splice) = self.table.get_mut(id) {
-                splice.cut_at = None;
-            }
-            return Some((id, SpliceEnd::Limit));
-        }
-        while let Some((_, id)) = self.idles.pop_due(now) {
-            let Some(splice) = self.table.get_mut(id) else { continue };
-            let at = splice.moved_at + splice.limit.idle;
-            splice.idle_at = Some(at).filter(|at| *at > now);
-            if splice.idle_at.is_none() {
-                return Some((id, SpliceEnd::Idle));
-            }
-            self.idles.set(at, id);
-        }
-        None
-    }
-
-    /// When the next splice has something to wait for, and what.
-    pub(crate) fn deadline(&self) -> Option<Deadline> {
-        let line = self.pace.filter(|_| !self.line.is_empty()).map(|pace| pace.ready_at());
-        let timers = [
-            (self.cuts.next(), "circuit limit"),
-            (self.idles.next(), "circuit idle"),
-            (self.resumes.next(), "circuit rate"),
-            (line, "relay rate"),
-        ];
-        timers.into_iter().filter_map(|(at, why)| at.map(|at| Deadline::new(at, why))).min()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Timers that are set.
-    pub(crate) fn timers(&self) -> usize {
-        self.cuts.len() + self.idles.len() + self.resumes.len()
-    }
-
-    /// Bytes that all splices so far have delivered from `a` to `b` and from `b` to `a`.
-    pub(crate) fn bytes(&self) -> (u64, u64) {
-        self.table.iter().fold(self.ended, |so_far, (_, splice)| sum(so_far, splice.counts()))
-    }
-}
-
-fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
-    (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
 }
 
 #[cfg(test)]

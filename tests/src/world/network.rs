@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -44,6 +45,14 @@ impl World {
     /// Sets the link in one direction.
     pub fn link_one_way(&mut self, from: HostId, to: HostId, link: Link) {
         self.path(from, to).wire.link = link;
+    }
+
+    /// Gives the sockets of a host a buffer of so many bytes, from which its node reads so many a second. Without, it
+    /// reads at once.
+    pub fn socket_buffer(&mut self, host: HostId, bytes: usize, per_second: u64) {
+        let link = Link::latency(Duration::ZERO).rate(8 * per_second).queue(bytes);
+        let wire = Wire::new(link, self.rng.fork(&format!("socket {}", host.0)));
+        self.sockets.insert(host, wire);
     }
 
     /// Lets nothing pass between two hosts.
@@ -131,6 +140,20 @@ impl World {
     }
 
     pub(super) fn arrive(&mut self, packet: Packet) {
+        let id = self.by_ip[&packet.to.ip()];
+        let Some(socket) = self.sockets.get_mut(&id) else { return self.read(packet) };
+        let mut out = Outlet::default();
+        socket.pass(self.now, packet, &mut out);
+        match out.forwarded.pop() {
+            Some((at, packet)) => _ = self.schedule(at, Item::Reading(packet)),
+            None => {
+                self.in_flight -= 1;
+                self.lose("socket full");
+            }
+        }
+    }
+
+    pub(super) fn read(&mut self, packet: Packet) {
         self.in_flight -= 1;
         let now = self.now;
         let Packet { from: remote, to, ecn, data } = packet;

@@ -100,9 +100,9 @@ pub(crate) struct RelayArgs {
     /// The limits to start from: for anybody, for a fleet of one's own, or none; the limits below change single ones
     #[arg(long, value_name = "NAME", default_value = "public")]
     pub(crate) preset: Preset,
-    /// Bytes that a peer may have under way to us on one stream: the most that a circuit carries in a round trip from its
-    /// source, and with the circuits that are busy at once what the buffers of the socket must hold, or packets get lost
-    #[arg(long, value_name = "BYTES", value_parser = window, default_value = "256KiB")]
+    /// Most bytes that a peer may have under way to us on one stream, which is the most that a circuit carries in a round
+    /// trip; circuits that are busy at once have less, over short paths what the buffers of the socket hold
+    #[arg(long, value_name = "BYTES", value_parser = window, default_value = "8MiB")]
     pub(crate) window: u32,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
