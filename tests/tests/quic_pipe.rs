@@ -302,7 +302,9 @@ fn a_peer_without_identity_is_refused_at_once_though_much_waits_to_be_sent() {
 
 #[test]
 fn a_slow_reader_gets_every_byte_and_blocks_nobody_else() {
-    let (mut net, a, b) = Net::connected(Crypto::Plain, &Config::default());
+    // Room for sixteen stalled streams and one that is read.
+    let config = Config::default().with_stream_window(2 << 20);
+    let (mut net, a, b) = Net::connected(Crypto::Plain, &config);
     net.hosts[1].reads = false;
     let sent: Vec<Bytes> = (0..16).map(|seed| random(seed, 3 * MIB)).collect();
     let streams: Vec<u64> = sent.iter().map(|data| net.hosts[0].open(net.now, a, data.clone()).1).collect();

@@ -64,6 +64,8 @@ fn run(bottleneck: Bottleneck, slow: Option<Slow>) -> Seen {
     let (last, others) = circuits.split_last().expect("there are sixteen");
     let stalled =
         slow.map(|slow| stall(&mut w, slow, [a, r, targets[CIRCUITS - 1]], *last)).unwrap_or_default();
+    // Until everything on the way is full.
+    w.run_for(secs(5));
     let streams: Vec<_> = others.iter().map(|circuit| w.start_echo(a, *circuit, u64::MAX)).collect();
     let received =
         |w: &World| streams.iter().map(|stream| w.transfer(a, *stream).received).collect::<Vec<_>>();

@@ -163,8 +163,7 @@ impl Node {
         let rng = Rng::new(start.seed);
         let mut hash_rng = rng.fork("hash");
         let mut keys = || HashKeys::new(&mut hash_rng);
-        let windows = relay_windows(&config);
-        let relay_rate = config.hop.as_ref().map_or(0, |hop| hop.limits.relay_byte_rate);
+        let (splices, windows) = relayed(&config, start.now);
         let behaviours = built_in(&config).into_iter().chain(config.behaviours);
         let behaviours: Vec<_> = behaviours
             .map(|behaviour| Slot {
@@ -218,7 +217,7 @@ impl Node {
             addresses: Addresses::default(),
             sockets: BTreeMap::new(),
             streams: Streams::new(keys()),
-            splices: Splices::new(relay_rate, start.now),
+            splices,
             windows,
             transport: Transport::new(start.now, quic, keys),
             storage: Storage::new(config.storage),
@@ -462,11 +461,13 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// The windows of a relay follow what circuits need.
-fn relay_windows(config: &Config) -> Option<Windows> {
+/// The rate that circuits share, and the windows of a relay, which follow what they need.
+fn relayed(config: &Config, now: Instant) -> (Splices, Option<Windows>) {
+    let rate = config.hop.as_ref().map_or(0, |hop| hop.limits.relay_byte_rate);
     let is_relay = config.hop.is_some() && config.relay_roles.contains(relay::Roles::HOP);
     let (stream, connection) = (config.quic.stream_window, config.quic.connection_window);
-    is_relay.then(|| Windows::new(config.streams.windows.clone(), stream, connection))
+    let windows = is_relay.then(|| Windows::new(config.streams.windows.clone(), stream, connection));
+    (Splices::new(rate, now), windows)
 }
 
 /// Retry, which comes at half of the half-open connections, must set in before the transient scope is full.

@@ -125,20 +125,17 @@ impl Connection {
         (read, chunks.finalize().should_transmit())
     }
 
-    /// Takes what there is room for off the front of `data`.
+    /// Takes what there is room for off the front of `data`. If that is not all, quinn-proto has been told that there is
+    /// more: it says that a stream is writable only to those that it has refused.
     pub(super) fn write(&mut self, stream: u64, data: &mut Bytes) -> Result<usize, WriteError> {
         let id = bidirectional(stream).ok_or(WriteError::Gone)?;
         let mut written = 0;
         while !data.is_empty() {
             let piece = if data.len() > MAX_CHUNK { data.slice(..MAX_CHUNK) } else { data.clone() };
-            let size = piece.len();
             match self.quinn.send_stream(id).write_chunks(&mut [piece]) {
                 Ok(taken) => {
                     data.advance(taken.bytes);
                     written += taken.bytes;
-                    if taken.bytes < size {
-                        break;
-                    }
                 }
                 Err(quinn_proto::WriteError::Blocked) if written > 0 => break,
                 Err(error) => return Err(write_error(error)),

@@ -38,13 +38,14 @@ impl Default for Config {
 pub(crate) const CHECK: Duration = Duration::from_millis(250);
 /// The part of a busy circuit is never smaller, in bytes: about a dozen packets.
 const LEAST: u64 = 16 << 10;
-/// A circuit is busy if it carries so many bytes between two looks.
+/// A circuit is busy if it carries so many bytes between two looks, and until it did not in so many looks in a row: programs
+/// send in bursts, and a window that is given anew for each would be worth nothing.
 const BUSY: u64 = LEAST;
+const QUIET: u8 = 8;
 /// A connection without busy circuits has this at least, in bytes.
 const IDLE: u64 = 32 << 10;
-/// Such a connection may fill this part of the wire, beyond what a short path has.
-const IDLE_SHARE: u64 = 8;
-/// The round trip of a short path: many may begin at once, and what they have under way meets at our socket.
+/// The round trip of a short path, which such a connection need not fill: many may begin at once, and what they have under way
+/// would meet at our socket.
 const SHORT: Duration = Duration::from_millis(10);
 /// By how much the credit for unread bytes grows and shrinks from look to look.
 const STEP: u64 = 1 << 20;
@@ -87,6 +88,8 @@ pub(crate) struct Meter {
     mark: u64,
     marked_at: Instant,
     busy: bool,
+    /// Looks in a row at which it had carried little.
+    quiet: u8,
     unread: u64,
 }
 
@@ -131,7 +134,7 @@ impl Windows {
         }
         meter.carried = total;
         if !meter.busy && total - meter.mark >= BUSY {
-            meter.busy = true;
+            (meter.busy, meter.quiet) = (true, 0);
             of.busy += 1;
             self.busy += 1;
         }
@@ -145,9 +148,9 @@ impl Windows {
         (meter, total, is_held): (&mut Meter, u64, bool),
         of: &mut Window,
     ) -> bool {
-        let is_busy = total - meter.mark >= BUSY;
+        meter.quiet = if total - meter.mark >= BUSY { 0 } else { meter.quiet.saturating_add(1) };
         (meter.mark, meter.carried, meter.marked_at) = (total, total, now);
-        if meter.busy && !is_busy {
+        if meter.busy && meter.quiet >= QUIET {
             meter.busy = false;
             of.busy -= 1;
             self.busy -= 1;
@@ -191,7 +194,7 @@ impl Windows {
         let share = |of: u64, among: u64| of / among.max(1);
         let size = if window.busy == 0 {
             let buffer = share(self.config.socket_buffer, self.connections).max(IDLE);
-            (buffer + self.wire(rtt.saturating_sub(SHORT)) / IDLE_SHARE).min(self.stream)
+            (buffer + self.wire(rtt.saturating_sub(SHORT))).min(self.stream)
         } else {
             let each = share(self.config.socket_buffer + self.wire(rtt), self.busy);
             window.busy * each.clamp(LEAST, self.stream.max(LEAST))

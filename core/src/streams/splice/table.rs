@@ -196,6 +196,11 @@ impl Splices {
         timers.into_iter().filter_map(|(at, why)| at.map(|at| Deadline::new(at, why))).min()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_nobody_in_line(&self) -> bool {
+        self.line.is_empty()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }

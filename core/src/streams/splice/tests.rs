@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::time::Deadline;
 
 /// Two streams as queues, with room for `room` written bytes each.
 #[derive(Default)]
@@ -246,7 +247,7 @@ fn all_together_keep_the_shared_rate_and_share_it_evenly() {
         assert!((0.8..1.25).contains(&(forth / back)), "both directions: {forth} {back}");
     }
     ids.into_iter().for_each(|id| drop(splices.remove(id)));
-    assert!(splices.deadline().is_none() && splices.line.is_empty());
+    assert!(splices.deadline().is_none() && splices.is_nobody_in_line());
 }
 
 #[test]
