@@ -233,6 +233,13 @@ impl Runtime {
         self.sockets.iter().map(Socket::local).collect()
     }
 
+    /// Bytes of the smallest buffers that the system gives a socket to receive and to send: less than
+    /// [`RuntimeConfig::socket_buffer`] where the system has a cap below it.
+    pub fn socket_buffers(&self) -> (usize, usize) {
+        let smallest = |(a, b): (usize, usize), (c, d): (usize, usize)| (a.min(c), b.min(d));
+        self.sockets.iter().map(Socket::buffers).reduce(smallest).unwrap_or_default()
+    }
+
     /// What passed through the sockets so far.
     pub fn stats(&self) -> IoStats {
         self.stats

@@ -42,6 +42,10 @@ impl Socket {
         self.udp.local()
     }
 
+    pub(crate) fn buffers(&self) -> (usize, usize) {
+        self.udp.buffers()
+    }
+
     pub(crate) fn bound(&self) -> Bound {
         self.udp.bound()
     }

@@ -3,110 +3,15 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::mpsc::{Receiver, channel},
-    thread,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, thread, time::Duration};
 
 use serde_json::Value;
 
-/// More than anything here takes on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+mod process;
+
+use process::*;
+
 const STRANGER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
-
-/// A running `peerless --json`, killed when dropped.
-struct Peerless {
-    child: Child,
-    events: Receiver<Value>,
-}
-
-impl Peerless {
-    fn start(args: &str) -> Self {
-        let mut child = command(&format!("--json {args}")).stdout(Stdio::piped()).spawn().unwrap();
-        let (sender, events) = channel();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        thread::Builder::new()
-            .spawn(move || {
-                for line in lines {
-                    let line = line.unwrap();
-                    assert!(line.starts_with(r#"{"event":""#), "{line}");
-                    if sender.send(serde_json::from_str(&line).unwrap()).is_err() {
-                        return;
-                    }
-                }
-            })
-            .unwrap();
-        Self { child, events }
-    }
-
-    /// The next event of that name; others are passed over.
-    fn event(&self, name: &str) -> Value {
-        let mut seen = Vec::new();
-        loop {
-            match self.events.recv_timeout(PATIENCE) {
-                Ok(event) if event["event"] == name => return event,
-                Ok(event) => seen.push(event),
-                Err(error) => panic!("no {name} ({error}) after {seen:?}"),
-            }
-        }
-    }
-
-    fn address(&self) -> String {
-        text(&self.event("listening"), "address").to_owned()
-    }
-
-    fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Peerless {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn command(args: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peerless"));
-    command.args(args.split_whitespace()).stdin(Stdio::null()).env_remove("RUST_LOG");
-    command
-}
-
-fn run(args: &str) -> Output {
-    command(args).output().unwrap()
-}
-
-/// The events of a command that ends by itself, and its exit code.
-fn run_json(args: &str) -> (Vec<Value>, i32) {
-    let output = run(&format!("--json --ephemeral {args}"));
-    let events = String::from_utf8(output.stdout).unwrap();
-    (events.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), output.status.code().unwrap())
-}
-
-fn named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
-    events.iter().filter(|event| event["event"] == name).collect()
-}
-
-fn text<'a>(event: &'a Value, field: &str) -> &'a str {
-    event[field].as_str().unwrap_or_else(|| panic!("no {field} in {event}"))
-}
-
-fn peer_of(address: &str) -> &str {
-    address.rsplit('/').next().unwrap()
-}
-
-const ANY_PORT: &str = "--listen /ip4/127.0.0.1/udp/0/quic-v1";
 
 #[test]
 fn a_listener_answers_ping_echo_and_perf_directly() {
@@ -125,10 +30,8 @@ fn a_listener_answers_ping_echo_and_perf_directly() {
 
     let (events, code) = run_json(&format!("echo {address} --bytes 3000001"));
     assert_eq!(code, 0, "{events:?}");
-    assert_eq!(
-        *named(&events, "echo")[0],
-        serde_json::json!({"event": "echo", "bytes": 3_000_001, "ok": true})
-    );
+    let echo = named(&events, "echo")[0];
+    assert_eq!((&echo["bytes"], &echo["ok"]), (&3_000_001.into(), &true.into()));
 
     let (events, code) = run_json(&format!("perf {address} --upload 3MiB --download 2MiB --streams 7"));
     assert_eq!(code, 0, "{events:?}");
@@ -184,7 +87,6 @@ fn three_processes_meet_through_the_relay() {
     assert!(listener.terminate().success());
 }
 
-/// What a GET brings: status line, header and body.
 #[test]
 fn peers_behind_a_relay_find_each_other_at_a_point() {
     let point = Peerless::start(&format!("--ephemeral relay --rendezvous {ANY_PORT}"));
@@ -192,7 +94,7 @@ fn peers_behind_a_relay_find_each_other_at_a_point() {
     let there = format!("--point {at} --namespace app");
     let mut keeper = Peerless::start(&format!("--ephemeral register {there} --keep {ANY_PORT} --relay {at}"));
     let registered = keeper.event("registered");
-    assert_eq!(registered, serde_json::json!({"event": "registered", "namespace": "app", "ttl": 7200}));
+    assert_eq!((text(&registered, "namespace"), &registered["ttl"]), ("app", &7200.into()));
 
     let mut watcher = Peerless::start(&format!("--ephemeral discover {there} --watch --interval 1s"));
     let peer = watcher.event("peer");
@@ -232,21 +134,6 @@ fn peers_behind_a_relay_find_each_other_at_a_point() {
         let message = text(named(&events, "error")[0], "message");
         assert!(message.contains("no answer from"), "{message}");
     }
-}
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-/// The value of a sample, by its name and labels as they are written.
-fn sample(metrics: &str, series: &str) -> u64 {
-    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {series} in {metrics}")).parse().unwrap()
 }
 
 #[test]

@@ -376,6 +376,18 @@ fn d_what_was_asked_for_last_counts_be_it_longer_or_shorter() {
 }
 
 #[test]
+fn d_who_asks_for_a_time_out_of_bounds_is_told_the_bound() {
+    let mut solo = limited(Limits { min_ttl: Duration::from_secs(600), ..Limits::default() });
+    let a = solo.connect("A");
+    let mut told = |ttl| {
+        let answer = ask(&mut solo, a, &register("ns", record("A"), Some(ttl)));
+        answer.unwrap().register_response.unwrap().status_text.unwrap()
+    };
+    assert_eq!(told(599), "the time is too short, at least 600 s");
+    assert_eq!(told(72 * 3600 + 1), "the time is too long, at most 259200 s");
+}
+
+#[test]
 fn d_times_out_of_bounds_are_refused() {
     let mut solo = point();
     let a = solo.connect("A");

@@ -115,6 +115,17 @@ where
         self.local
     }
 
+    /// Bytes of the buffers to receive and to send that the system gave.
+    pub fn buffers(&self) -> (usize, usize) {
+        // Linux reserves, and reports, twice what it was asked for (socket(7)).
+        let factor = if cfg!(target_os = "linux") { 2 } else { 1 };
+        let of = |size: io::Result<usize>| size.map_or(usize::MAX, |size| size / factor);
+        (
+            of(self.state.recv_buffer_size((&self.io).into())),
+            of(self.state.send_buffer_size((&self.io).into())),
+        )
+    }
+
     /// What the node is told of the socket. If the system does not tell its addresses, a wildcard socket has none.
     pub fn bound(&self) -> Bound {
         crate::bound(self.local).unwrap_or_else(|error| {

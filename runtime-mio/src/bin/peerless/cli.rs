@@ -1,6 +1,8 @@
 //! The command line: flags, their values, and errors in one sentence.
 
-use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+mod values;
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use multiaddr::Protocol;
@@ -14,6 +16,8 @@ use peerless_core::{
 use peerless_proto::address;
 use serde::Deserialize;
 
+use self::values::{count, limit, record_size, streams, whole, window};
+pub(crate) use self::values::{rate, size, time};
 use crate::settings::flag;
 
 /// Peer-to-peer connectivity on libp2p's wire: relay, be reached through one, and try what works.
@@ -33,7 +37,8 @@ pub(crate) struct Common {
     /// Print one JSON object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Directory of the key file (default: the platform's data directory)
+    /// Directory of the key file; one process at a time may use it (default: the platform's data directory, but a new
+    /// identity for ping, echo, perf, discover, and register without --keep)
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) identity: Option<PathBuf>,
     /// Use a new identity and store nothing
@@ -66,7 +71,7 @@ pub(crate) enum SecurityName {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Print our peer id
+    /// Print our peer id, and where its key is
     Id,
     /// Relay circuits between other peers
     Relay(Box<RelayArgs>),
@@ -89,6 +94,26 @@ pub(crate) enum Command {
     Echo(EchoArgs),
 }
 
+impl Command {
+    /// Whether it serves others until a signal comes.
+    pub(crate) fn serves(&self) -> bool {
+        match self {
+            Self::Relay(_) | Self::Rendezvous(_) | Self::Listen(_) => true,
+            Self::Register(register) => register.keep,
+            _ => false,
+        }
+    }
+
+    /// Whether it only asks something of others, for which one identity is as good as another.
+    fn is_client(&self) -> bool {
+        match self {
+            Self::Ping(_) | Self::Perf(_) | Self::Echo(_) | Self::Discover(_) => true,
+            Self::Register(register) => !register.keep,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RelayArgs {
     /// Address to listen at (default: /ip4/0.0.0.0/udp/4001/quic-v1 and /ip6/::/udp/4001/quic-v1)
@@ -104,6 +129,14 @@ pub(crate) struct RelayArgs {
     /// trip; circuits that are busy at once have less, over short paths what the buffers of the socket hold
     #[arg(long, value_name = "BYTES", value_parser = window, default_value = "8MiB")]
     pub(crate) window: u32,
+    /// File to keep in where peers are, and with --rendezvous registrations (default: in memory, so that a restart forgets
+    /// them)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
+    /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
+    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
+    pub(crate) metrics: Option<SocketAddr>,
+    // A heading holds for all that follows, so what has none stands above.
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     /// Be a rendezvous point too
@@ -111,9 +144,6 @@ pub(crate) struct RelayArgs {
     pub(crate) rendezvous: bool,
     #[command(flatten)]
     pub(crate) point: PointArgs,
-    /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
-    #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
-    pub(crate) metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -121,11 +151,14 @@ pub(crate) struct RendezvousArgs {
     /// Address to listen at (default: /ip4/0.0.0.0/udp/4001/quic-v1 and /ip6/::/udp/4001/quic-v1)
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<SocketAddr>,
-    #[command(flatten)]
-    pub(crate) point: PointArgs,
+    /// File to keep registrations, and where peers are, in (default: in memory, so that a restart forgets them)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
     /// Serve /metrics for Prometheus and /healthz over HTTP at this address, such as 127.0.0.1:9090
     #[arg(long, value_name = "ADDR", value_parser = metrics_address)]
     pub(crate) metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) point: PointArgs,
 }
 
 const RENDEZVOUS: &str = "Rendezvous; limits are 0 for none (in parentheses the defaults)";
@@ -134,9 +167,6 @@ const RENDEZVOUS: &str = "Rendezvous; limits are 0 for none (in parentheses the 
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = RENDEZVOUS)]
 pub(crate) struct PointArgs {
-    /// File to keep registrations, and where peers are, in (default: in memory, so that a restart forgets them)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) store: Option<PathBuf>,
     /// Registrations at a time (100000)
     #[arg(long, value_name = "N", value_parser = limit)]
     pub(crate) max_registrations: Option<usize>,
@@ -353,10 +383,10 @@ pub(crate) struct PerfArgs {
     /// Whom to measure with: /ip4/…/udp/…/quic-v1/p2p/PEER, or /…/p2p/RELAY/p2p-circuit/p2p/PEER
     #[arg(value_name = "MULTIADDR", value_parser = remote_address)]
     pub(crate) address: Multiaddr,
-    /// Bytes to send (default: 10MiB, or none if --download is given)
+    /// Bytes to send (default: 10MiB, less if a relay allows less, or none if --download is given)
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) upload: Option<u64>,
-    /// Bytes to receive (default: 10MiB, or none if --upload is given)
+    /// Bytes to receive (default: 10MiB, less if a relay allows less, or none if --upload is given)
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) download: Option<u64>,
     /// Streams that share the bytes
@@ -369,9 +399,9 @@ pub(crate) struct EchoArgs {
     /// Whom to send to: /ip4/…/udp/…/quic-v1/p2p/PEER, or /…/p2p/RELAY/p2p-circuit/p2p/PEER
     #[arg(value_name = "MULTIADDR", value_parser = remote_address)]
     pub(crate) address: Multiaddr,
-    /// How many bytes to send
-    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "1MiB")]
-    pub(crate) bytes: u64,
+    /// How many bytes to send (default: 1MiB, less if a relay allows less)
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) bytes: Option<u64>,
 }
 
 /// Why there is nothing to run.
@@ -385,7 +415,12 @@ pub(crate) enum NoCommand {
 
 /// Reads the command line.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, NoCommand> {
-    Cli::try_parse_from(args).map_err(|error| match error.kind() {
+    let parsed = Cli::try_parse_from(args).map(|mut cli| {
+        let is_named = cli.common.identity.is_some() || cli.common.seed.is_some();
+        cli.common.ephemeral |= cli.command.is_client() && !is_named;
+        cli
+    });
+    parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoCommand::Show(error),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             NoCommand::Wrong(
@@ -497,68 +532,6 @@ pub(crate) fn shape(address: &Multiaddr) -> Option<Shape> {
         [P2p(relay), P2pCircuit, P2p(peer)] => Some(Shape { relay: Some(*relay), peer: Some(*peer) }),
         _ => None,
     }
-}
-
-fn whole(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "a whole number is needed".into())
-}
-
-fn limit(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| "a whole number is needed, 0 for no limit".into())
-}
-
-pub(crate) fn rate(text: &str) -> Result<Rate, String> {
-    const RIGHT: &str =
-        "a rate is how many at once and after which time one more, like 30/2m; 0 for no limit";
-    if text == "0" {
-        return Ok(Rate::UNLIMITED);
-    }
-    let (burst, every) = text.split_once('/').ok_or(RIGHT)?;
-    Ok(Rate { burst: burst.parse().map_err(|_| RIGHT)?, every: time(every).map_err(|_| RIGHT)? })
-}
-
-fn count(text: &str) -> Result<u64, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a whole number from 1 up is needed".into())
-}
-
-fn streams(text: &str) -> Result<u64, String> {
-    text.parse()
-        .ok()
-        .filter(|n| (1..=256).contains(n))
-        .ok_or_else(|| "a number from 1 to 256 is needed".into())
-}
-
-pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
-    scaled(text, &units)
-        .ok_or_else(|| "a size is a whole number of bytes, or one followed by KiB, MiB or GiB".into())
-}
-
-fn record_size(text: &str) -> Result<u64, String> {
-    let max = peerless_proto::envelope::MAX_ENVELOPE_LEN as u64;
-    let bytes = size(text)?;
-    if (1..=max).contains(&bytes) { Ok(bytes) } else { Err(format!("a record has 1 to {max} bytes")) }
-}
-
-fn window(text: &str) -> Result<u32, String> {
-    const RANGE: RangeInclusive<u64> = 16 << 10..=64 << 20;
-    let bytes = size(text)?;
-    let fits = u32::try_from(bytes).ok().filter(|_| RANGE.contains(&bytes));
-    fits.ok_or_else(|| "a window has 16KiB to 64MiB".into())
-}
-
-pub(crate) fn time(text: &str) -> Result<Duration, String> {
-    // In milliseconds. `ms` before `s` and `m`, as the first that matches is taken.
-    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("", 1000)];
-    let millis = scaled(text, &units);
-    millis
-        .map(Duration::from_millis)
-        .ok_or_else(|| "a time is a whole number followed by ms, s, m or h".into())
-}
-
-fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let (number, unit) = units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))?;
-    number.trim_end().parse::<u64>().ok()?.checked_mul(*unit)
 }
 
 #[cfg(test)]

@@ -44,9 +44,9 @@ fn ask(session: &mut Session, args: &DiscoverArgs, report: Reporter) -> Result<(
     let (node, now) = session.runtime.node_mut();
     let id = node.discover(now, query).map_err(failed)?;
     let found = session.wait_for(ANSWER_TIMEOUT, |event| event.discover_outcome(id))?.map_err(failed)?;
-    found.peers.iter().for_each(|found| report.line(&line_of_peer(found)));
-    if found.peers.is_empty() && report.is_human() {
-        println!("nobody else is registered in {:?}", args.namespace);
+    found.peers.iter().for_each(|found| report.result(&line_of_peer(found)));
+    if found.peers.is_empty() {
+        report.say(&format!("nobody else is registered in {:?}", args.namespace));
     }
     Ok(())
 }

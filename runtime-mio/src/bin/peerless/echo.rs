@@ -8,23 +8,29 @@ use peerless_core::{
 };
 
 use crate::{
-    Failure,
+    Failure, allowance,
     app::{CHUNK, ECHO},
     cli::{Common, EchoArgs},
     report::{Line, Reporter},
     session::{Session, Setup},
 };
 
+/// Bytes if no flag says otherwise.
+const DEFAULT_BYTES: u64 = 1 << 20;
+
 /// Sends random bytes; fails unless the same come back, and no others.
 pub(crate) fn run(common: &Common, args: &EchoArgs, report: Reporter) -> Result<(), Failure> {
     let setup = Setup { protocols: vec![(ECHO, 0)], ..Setup::default() };
     let mut session = Session::open(common, setup, report)?;
     let outcome = match session.connect(std::slice::from_ref(&args.address)) {
-        Ok(connection) => echo(&mut session, connection, args.bytes),
+        Ok(connection) => {
+            let bytes = allowance::choose(&session, connection, args.bytes, DEFAULT_BYTES, 1, report);
+            echo(&mut session, connection, bytes)
+        }
         Err(failure) => Err(failure),
     };
     if let Ok(Verdict { bytes, ok }) = outcome {
-        report.line(&Line::Echo { bytes, ok });
+        report.result(&Line::Echo { bytes, ok });
     }
     match session.close(outcome)? {
         Verdict { ok: true, .. } => Ok(()),

@@ -1,24 +1,22 @@
 //! Pages over HTTP/1.1, for few clients at a time, none of which may dawdle. One request per connection.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     net::{TcpListener, TcpStream},
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use crate::clients::{self, Client, Deadline};
 
 /// Most bytes of a request; no body is read.
 const MAX_REQUEST: usize = 8 << 10;
 /// Most header fields of a request.
 const MAX_HEADERS: usize = 64;
-/// Pause after no connection could be accepted, for instance because there are too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a server puts up with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Connections at a time; more are closed at once.
+    /// Connections at a time; for another one the first is closed.
     pub(crate) connections: usize,
     /// How long a client may take to ask, and then to take the answer.
     pub(crate) patience: Duration,
@@ -45,30 +43,10 @@ pub(crate) fn serve(
     limits: Limits,
     pages: impl Fn(&str) -> Option<Page> + Send + Sync + 'static,
 ) -> io::Result<()> {
-    let pages = Arc::new(pages);
-    let accept = move || {
-        loop {
-            let Ok((stream, _)) = listener.accept() else {
-                thread::sleep(ACCEPT_PAUSE);
-                continue;
-            };
-            // Each connection holds a clone.
-            if Arc::strong_count(&pages) > limits.connections {
-                continue;
-            }
-            let pages = Arc::clone(&pages);
-            let connection = move || {
-                if let Err(error) = converse(&stream, limits.patience, &*pages) {
-                    tracing::debug!(%error, "an HTTP client got no answer");
-                }
-            };
-            if let Err(error) = thread::Builder::new().name("http client".into()).spawn(connection) {
-                tracing::warn!(%error, "no thread for an HTTP client");
-            }
-        }
-    };
-    thread::Builder::new().name("http".into()).spawn(accept)?;
-    Ok(())
+    let accept = move || listener.accept().map(|(stream, _)| stream);
+    clients::serve("http", limits.connections, accept, move |stream| {
+        converse(stream, limits.patience, &pages)
+    })
 }
 
 fn converse(stream: &TcpStream, patience: Duration, pages: &impl Fn(&str) -> Option<Page>) -> io::Result<()> {
@@ -88,7 +66,7 @@ fn converse(stream: &TcpStream, patience: Duration, pages: &impl Fn(&str) -> Opt
     if with_body {
         answer.push_str(&body);
     }
-    write(stream, answer.as_bytes(), Deadline::after(patience))
+    clients::write(stream, answer.as_bytes(), Deadline::after(patience))
 }
 
 /// What a client wants.
@@ -98,12 +76,11 @@ enum Request {
     Refused(Page),
 }
 
-fn read_request(mut stream: &TcpStream, deadline: Deadline) -> io::Result<Request> {
+fn read_request(stream: &TcpStream, deadline: Deadline) -> io::Result<Request> {
     let mut buffer = [0; MAX_REQUEST];
     let mut len = 0;
     while len < MAX_REQUEST {
-        stream.set_read_timeout(Some(deadline.left()?))?;
-        match stream.read(&mut buffer[len..])? {
+        match stream.read_within(&mut buffer[len..], deadline.left()?)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             n => len += n,
         }
@@ -135,17 +112,6 @@ fn parse(bytes: &[u8]) -> Option<Request> {
     Some(Request::Get { path: path.split('?').next().unwrap_or_default().to_owned(), with_body })
 }
 
-fn write(mut stream: &TcpStream, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
-    while !bytes.is_empty() {
-        stream.set_write_timeout(Some(deadline.left()?))?;
-        match stream.write(bytes)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            n => bytes = &bytes[n..],
-        }
-    }
-    Ok(())
-}
-
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -154,23 +120,6 @@ fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         431 => "Request Header Fields Too Large",
         _ => "Service Unavailable",
-    }
-}
-
-/// When a client has had its time.
-#[derive(Clone, Copy, Debug)]
-struct Deadline(Instant);
-
-#[expect(clippy::disallowed_methods, reason = "runtimes read the clock")]
-impl Deadline {
-    fn after(duration: Duration) -> Self {
-        Self(Instant::now() + duration)
-    }
-
-    /// Fails if nothing is left.
-    fn left(self) -> io::Result<Duration> {
-        let left = self.0.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
 }
 

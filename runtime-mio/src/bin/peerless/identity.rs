@@ -1,4 +1,4 @@
-//! The key file: made once, kept private, replaced whole or not at all.
+//! The key file: made once, kept private, replaced whole or not at all, and used by one node at a time.
 
 use std::{
     fs, io,
@@ -10,26 +10,81 @@ use directories::ProjectDirs;
 use peerless_core::{identity::Identity, rng::Rng};
 use peerless_proto::keys;
 
-use crate::{Failure, cli::Common};
+use crate::{
+    Failure,
+    cli::Common,
+    report::{Line, Reporter},
+};
 
 /// The file's name in the identity directory.
 const KEY_FILE: &str = "identity.key";
 /// More than any key takes, RSA of 8192 bits included.
 const MAX_KEY: u64 = 64 * 1024;
 
+/// Prints who we are, and where the key is.
+pub(crate) fn tell(common: &Common, report: Reporter) -> Result<(), Failure> {
+    let (identity, key) = load(common)?;
+    let key = key.map(|path| path.display().to_string());
+    if report.is_human() {
+        // Scripts take the peer id from stdout.
+        report.aside(&key.as_ref().map_or("the key is kept nowhere".into(), |path| format!("key in {path}")));
+    }
+    report.result(&Line::Id { peer: identity.peer().to_string(), key });
+    Ok(())
+}
+
+/// The identity that the flags ask for, and, if its key is kept, the claim on it: no other process gets it until that is
+/// dropped or this process ends.
+pub(crate) fn hold(common: &Common) -> Result<(Identity, Option<Held>), Failure> {
+    let (identity, key) = load(common)?;
+    let held = key.as_deref().map(Held::take).transpose()?;
+    Ok((identity, held))
+}
+
+/// A key file in use.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Locked; the system lets go of it with the process, however that ends.
+    _file: fs::File,
+}
+
+impl Held {
+    fn take(path: &Path) -> Result<Self, Failure> {
+        let file = fs::File::open(path).map_err(|error| {
+            Failure::Usage(format!("cannot read the key file {}: {error}", path.display()))
+        })?;
+        match fs4::FileExt::try_lock(&file) {
+            Ok(()) => {}
+            Err(fs4::TryLockError::WouldBlock) => {
+                return Err(Failure::Usage(format!(
+                    "the identity in {} is in use by another process; give this one an --identity DIR of its own, or \
+                     --ephemeral",
+                    path.parent().unwrap_or(path).display()
+                )));
+            }
+            // There are file systems without locks.
+            Err(fs4::TryLockError::Error(error)) => {
+                tracing::warn!(%error, "the key file cannot be locked; two processes must not use it");
+            }
+        }
+        Ok(Self { _file: file })
+    }
+}
+
 /// The identity that the flags ask for, and where its key is, if it is kept.
-pub(crate) fn load(common: &Common) -> Result<Identity, Failure> {
+fn load(common: &Common) -> Result<(Identity, Option<PathBuf>), Failure> {
     if let Some(seed) = common.seed {
-        return Ok(Identity::generate(&mut Rng::new(seed_bytes(seed)).fork("identity")));
+        return Ok((Identity::generate(&mut Rng::new(seed_bytes(seed)).fork("identity")), None));
     }
     if common.ephemeral {
-        return generate();
+        return Ok((generate()?, None));
     }
-    load_from(&directory(common)?)
+    let directory = directory(common)?;
+    Ok((load_from(&directory)?, Some(directory.join(KEY_FILE))))
 }
 
 /// Where the key file is.
-pub(crate) fn directory(common: &Common) -> Result<PathBuf, Failure> {
+fn directory(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(directory) = &common.identity {
         return Ok(directory.clone());
     }
@@ -58,6 +113,12 @@ fn generate() -> Result<Identity, Failure> {
 fn load_from(directory: &Path) -> Result<Identity, Failure> {
     let path = directory.join(KEY_FILE);
     match read(&path) {
+        Ok(bytes) if bytes.is_empty() => {
+            return Err(Failure::Usage(format!(
+                "the key file {} is empty; put the right file there, or take it away to get a new identity",
+                path.display()
+            )));
+        }
         Ok(bytes) => {
             return keys::decode_private_key(&bytes).map(Identity::new).map_err(|error| {
                 Failure::Usage(format!(
@@ -146,9 +207,22 @@ mod tests {
         let path = directory.path().join(KEY_FILE);
         for contents in [&b""[..], b"junk", &[8, 1, 18, 64, 1, 2, 3]] {
             fs::write(&path, contents).unwrap();
-            assert!(matches!(load_from(directory.path()), Err(Failure::Usage(_))));
+            let Err(Failure::Usage(sentence)) = load_from(directory.path()) else { panic!("{contents:?}") };
+            assert_eq!(sentence.contains("is empty"), contents.is_empty(), "{sentence}");
             assert_eq!(fs::read(&path).unwrap(), contents);
         }
+    }
+
+    #[test]
+    fn a_key_is_held_by_one_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        load_from(directory.path()).unwrap();
+        let path = directory.path().join(KEY_FILE);
+        let held = Held::take(&path).unwrap();
+        let Err(Failure::Usage(sentence)) = Held::take(&path).map(drop) else { panic!("held twice") };
+        assert!(sentence.contains("in use by another process"), "{sentence}");
+        drop(held);
+        Held::take(&path).unwrap();
     }
 
     #[test]

@@ -2,14 +2,19 @@
 
 use std::{io, process::ExitCode};
 
+mod allowance;
 mod app;
 mod cli;
+mod clients;
 mod discover;
 mod echo;
 mod http;
 mod identity;
+mod lines;
 mod listen;
+mod logs;
 mod metrics;
+mod notice;
 mod perf;
 mod ping;
 mod register;
@@ -18,9 +23,11 @@ mod rendezvous;
 mod report;
 mod session;
 mod settings;
+mod signals;
 #[cfg(unix)]
 mod status;
 mod store;
+mod told;
 
 use cli::{Cli, Command, NoCommand};
 use report::{Line, Reporter};
@@ -50,24 +57,29 @@ fn main() -> ExitCode {
         }
         Err(NoCommand::Wrong(sentence)) => return usage(&sentence),
     };
-    log_to_stderr(cli.common.verbose);
-    let report = Reporter::new(cli.common.json);
-    match run(&cli, report) {
+    let report = match Reporter::start(cli.common.json) {
+        Ok(report) => report,
+        Err(error) => return usage(&format!("stdout and stderr cannot be written: {error}")),
+    };
+    let outcome = logs::start(report.logs(), cli.common.verbose).and_then(|()| run(&cli, report));
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(sentence)) => usage(&sentence),
+        Err(Failure::Usage(sentence)) => {
+            report.aside(&format!("peerless: {sentence}"));
+            ExitCode::from(2)
+        }
         Err(Failure::Failed(message)) => {
-            report.line(&Line::Error { message });
+            report.result(&Line::Error { message });
             ExitCode::FAILURE
         }
-    }
+    };
+    report.flush(!cli.command.serves());
+    code
 }
 
 fn run(cli: &Cli, report: Reporter) -> Result<(), Failure> {
     match &cli.command {
-        Command::Id => {
-            report.line(&Line::Id { peer: identity::load(&cli.common)?.peer().to_string() });
-            Ok(())
-        }
+        Command::Id => identity::tell(&cli.common, report),
         Command::Relay(args) => relay::run(&cli.common, args, report),
         Command::Rendezvous(args) => rendezvous::run(&cli.common, args, report),
         Command::Register(args) => register::run(&cli.common, args, report),
@@ -84,13 +96,4 @@ fn run(cli: &Cli, report: Reporter) -> Result<(), Failure> {
 fn usage(sentence: &str) -> ExitCode {
     eprintln!("peerless: {sentence}");
     ExitCode::from(2)
-}
-
-/// `RUST_LOG` is obeyed where it is set, else the flag decides.
-fn log_to_stderr(verbose: u8) {
-    use tracing_subscriber::{EnvFilter, fmt};
-    let default =
-        ["off", "peerless=debug,peerless_mio=debug,peerless_core=debug", "trace"][verbose.min(2) as usize];
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    fmt().with_env_filter(filter).with_writer(io::stderr).init();
 }

@@ -12,7 +12,7 @@ use peerless_mio::Handle;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
-    metrics::MetricType,
+    metrics::{MetricType, counter::ConstCounter},
     registry::Registry,
 };
 
@@ -27,26 +27,33 @@ const LIMITS: Limits = Limits { connections: 16, patience: Duration::from_secs(5
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves `/metrics` and `/healthz`, and returns at which address. The node answers within `patience`, or 503 tells that
-/// it does not; `/healthz` says what is ill, a line for each.
+/// it does not; `/healthz` says what is ill, a line for each. `dropped` says how many lines of output were.
 pub(crate) fn serve(
     address: SocketAddr,
     node: Handle,
     patience: Duration,
     store: Option<Watch>,
+    dropped: impl Fn() -> u64 + Send + Sync + 'static,
 ) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let bound = listener.local_addr()?;
-    http::serve(listener, LIMITS, move |path| page(path, &node, patience, store.as_ref()))?;
+    http::serve(listener, LIMITS, move |path| page(path, &node, patience, store.as_ref(), &dropped))?;
     Ok(bound)
 }
 
-fn page(path: &str, node: &Handle, patience: Duration, store: Option<&Watch>) -> Option<Page> {
+fn page(
+    path: &str,
+    node: &Handle,
+    patience: Duration,
+    store: Option<&Watch>,
+    dropped: &impl Fn() -> u64,
+) -> Option<Page> {
     match path {
         "/metrics" => {
             let metrics = node.call_within(patience, |node, _| node.metrics());
             Some(match metrics {
                 Ok(metrics) => {
-                    let body = text(metrics, store.map(Watch::figures));
+                    let body = text(metrics, store.map(Watch::figures), dropped());
                     Page { status: 200, content_type: OPEN_METRICS, body }
                 }
                 Err(error) => Page::text(503, &error.to_string()),
@@ -63,8 +70,10 @@ fn page(path: &str, node: &Handle, patience: Duration, store: Option<&Watch>) ->
 }
 
 /// OpenMetrics text.
-fn text(metrics: Metrics, store: Option<Figures>) -> String {
+fn text(metrics: Metrics, store: Option<Figures>, dropped: u64) -> String {
     let mut registry = Registry::default();
+    let help = "Lines of output and of the log that were dropped, as they were not read in time";
+    registry.register("peerless_log_lines_dropped", help, ConstCounter::new(dropped));
     registry.register_collector(Box::new(Snapshot(metrics)));
     if let Some(figures) = store {
         registry.register_collector(Box::new(figures));

@@ -10,7 +10,7 @@ use peerless_core::{
 };
 
 use crate::{
-    Failure,
+    Failure, allowance,
     app::{CHUNK, PERF, filling},
     cli::{Common, PerfArgs},
     report::{Line, Reporter},
@@ -22,24 +22,22 @@ const DEFAULT_BYTES: u64 = 10 << 20;
 
 /// Sends, then receives, and fails unless every byte was counted at the other end.
 pub(crate) fn run(common: &Common, args: &PerfArgs, report: Reporter) -> Result<(), Failure> {
-    let (upload, download) = match (args.upload, args.download) {
-        (None, None) => (DEFAULT_BYTES, DEFAULT_BYTES),
-        (upload, download) => (upload.unwrap_or(0), download.unwrap_or(0)),
-    };
     let setup = Setup { protocols: vec![(PERF, 0)], ..Setup::default() };
     let mut session = Session::open(common, setup, report)?;
     let outcome = session.connect(std::slice::from_ref(&args.address)).and_then(|connection| {
-        for (direction, upload, download) in [("upload", upload, 0), ("download", 0, download)] {
-            let bytes = upload + download;
-            if bytes == 0 {
+        let wants_both = args.upload.is_none() && args.download.is_none();
+        for (direction, wanted) in [("upload", args.upload), ("download", args.download)] {
+            if !wants_both && wanted.unwrap_or(0) == 0 {
                 continue;
             }
+            let bytes = allowance::choose(&session, connection, wanted, DEFAULT_BYTES, args.streams, report);
+            let [upload, download] = if direction == "upload" { [bytes, 0] } else { [0, bytes] };
             let bar = progress(report, direction, bytes);
             let took = transfer(&mut session, connection, [upload, download], args.streams, &bar);
             bar.finish_and_clear();
             let seconds = took?.as_secs_f64();
             let bits_per_second = bytes as f64 * 8.0 / seconds.max(1e-9);
-            report.line(&Line::Perf { direction, bytes, seconds, bits_per_second });
+            report.result(&Line::Perf { direction, bytes, seconds, bits_per_second });
         }
         Ok(())
     });

@@ -32,18 +32,17 @@ fn ping(
 ) -> Result<(), Failure> {
     let (mut sent, mut answered, mut last_error) = (0, 0, String::new());
     while sent < args.count && !session.runtime.is_stopping() {
+        session.wait_for_room(|event| check_connection(event, connection))?;
         let (node, started) = session.runtime.node_mut();
         node.ping(started, connection);
         sent += 1;
         match answer(session, connection)? {
             Some(Ok(line)) => {
                 answered += 1;
-                report.line(&line);
+                report.result(&line);
             }
             Some(Err(error)) => {
-                if report.is_human() {
-                    println!("no answer: {error}");
-                }
+                report.say(&format!("no answer: {error}"));
                 last_error = error;
             }
             // Interrupted while one was on its way: it is not lost.
@@ -55,9 +54,7 @@ fn ping(
             }
         }
     }
-    if report.is_human() {
-        println!("{answered} of {sent} answered");
-    }
+    report.say(&format!("{answered} of {sent} answered"));
     if answered < sent {
         return Err(Failure::Failed(format!(
             "{} of {sent} pings were not answered: {last_error}",

@@ -18,8 +18,7 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Relays until a signal comes.
 pub(crate) fn run(common: &Common, args: &RelayArgs, report: Reporter) -> Result<(), Failure> {
-    let of_point = PointArgs { store: None, ..args.point.clone() };
-    if !args.rendezvous && of_point != PointArgs::default() {
+    if !args.rendezvous && args.point != PointArgs::default() {
         return Err(Failure::Usage("the limits of registrations need --rendezvous".into()));
     }
     let settings = Settings::load(common.config.as_deref())?;
@@ -28,7 +27,7 @@ pub(crate) fn run(common: &Common, args: &RelayArgs, report: Reporter) -> Result
         window: Some(args.window),
         hop: Some(config(args, settings.relay)),
         rendezvous: if args.rendezvous { Some(rendezvous::config(&args.point)?) } else { None },
-        store: args.point.store.clone(),
+        store: args.store.clone(),
         metrics: args.metrics,
         ..Setup::default()
     };

@@ -16,7 +16,7 @@ pub(crate) fn run(common: &Common, args: &RendezvousArgs, report: Reporter) -> R
     let setup = Setup {
         listen: listen(&args.listen),
         rendezvous: Some(config(&args.point)?),
-        store: args.point.store.clone(),
+        store: args.store.clone(),
         metrics: args.metrics,
         ..Setup::default()
     };

@@ -2,25 +2,21 @@
 
 use std::{
     fmt,
-    io::{self, Write},
-    time::Duration,
+    fs::File,
+    io,
+    time::{Duration, UNIX_EPOCH},
 };
 
-use peerless_core::{
-    Multiaddr, PeerId,
-    event::Event,
-    protocols::{
-        relay::{client, hop},
-        rendezvous::{self, client::Found, server},
-    },
-    time::UnixTime,
-};
+use peerless_core::{Multiaddr, protocols::rendezvous::client::Found, time::UnixTime};
 use peerless_mio::unix_now;
-use peerless_proto::address;
 use serde::Serialize;
 
 #[cfg(unix)]
 use crate::status::Status;
+use crate::{
+    lines::{Lines, Room},
+    notice::Notice,
+};
 
 /// One line of output.
 #[derive(Debug, Serialize)]
@@ -28,6 +24,8 @@ use crate::status::Status;
 pub(crate) enum Line {
     Id {
         peer: String,
+        /// The key file, if it is kept.
+        key: Option<String>,
     },
     Metrics {
         address: String,
@@ -82,13 +80,6 @@ pub(crate) enum Line {
         namespace: String,
         reason: &'static str,
     },
-    RendezvousRefused {
-        peer: String,
-        request: &'static str,
-        namespace: Option<String>,
-        status: String,
-        reason: &'static str,
-    },
     CircuitClosed {
         source: String,
         target: String,
@@ -136,13 +127,15 @@ pub(crate) enum Line {
     Error {
         message: String,
     },
+    #[serde(untagged)]
+    Notice(Notice),
 }
 
 /// The words for people.
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Id { peer } => write!(f, "{peer}"),
+            Self::Id { peer, .. } => write!(f, "{peer}"),
             Self::Metrics { address } => write!(f, "metrics at http://{address}/metrics"),
             #[cfg(unix)]
             Self::Status(status) => status.fmt(f),
@@ -180,10 +173,6 @@ impl fmt::Display for Line {
             Self::RegistrationEnded { peer, namespace, reason } => {
                 write!(f, "registration of {peer} in {namespace:?} ended: {reason}")
             }
-            Self::RendezvousRefused { peer, request, namespace, status, reason } => {
-                let place = namespace.as_ref().map(|name| format!(" in {name:?}")).unwrap_or_default();
-                write!(f, "refused to {request}{place} for {peer}: {status}, {reason}")
-            }
             Self::Registered { namespace, ttl } => {
                 write!(f, "registered in {namespace:?} for {}", Span(Duration::from_secs(*ttl)))
             }
@@ -211,6 +200,7 @@ impl fmt::Display for Line {
                 write!(f, "after {bytes} bytes another came back than was sent")
             }
             Self::Error { message } => write!(f, "error: {message}"),
+            Self::Notice(notice) => notice.fmt(f),
         }
     }
 }
@@ -229,15 +219,30 @@ impl fmt::Display for Span {
     }
 }
 
-/// Prints lines, each at once.
+/// The time as all lines have it: RFC 3339 in UTC, with milliseconds.
+pub(crate) fn now_text() -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + unix_now().since_epoch()).to_string()
+}
+
+/// Prints lines on stdout, errors for people on stderr, and never waits for who reads them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reporter {
     json: bool,
+    out: &'static Lines,
+    err: &'static Lines,
 }
 
 impl Reporter {
-    pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+    pub(crate) fn start(json: bool) -> io::Result<Self> {
+        let err = Lines::start(raw(&io::stderr())?, dropped_for_people, |_| {})?;
+        let notice = if json { dropped_for_programs } else { dropped_for_people };
+        let failed = |error: &io::Error| {
+            err.offer(&format!(
+                "{} stdout cannot be written: {error}; as many lines as have room are kept until it can",
+                now_text()
+            ));
+        };
+        Ok(Self { json, out: Lines::start(raw(&io::stdout())?, notice, failed)?, err })
     }
 
     /// Whether people are to read it.
@@ -245,122 +250,102 @@ impl Reporter {
         !self.json
     }
 
+    /// Where logs go.
+    pub(crate) fn logs(&self) -> &'static Lines {
+        self.err
+    }
+
+    /// Prints what happens; it is dropped if too much waits to be read.
     pub(crate) fn line(&self, line: &Line) {
-        let text = if self.json {
-            serde_json::to_string(line).expect("strings and numbers always have a JSON form")
-        } else {
-            line.to_string()
-        };
-        // Nobody reads any more: that is no reason for a relay to stop.
-        let _ = match line {
-            Line::Error { .. } if !self.json => write_line(&mut io::stderr().lock(), &text),
-            _ => write_line(&mut io::stdout().lock(), &text),
-        };
+        self.lines_for(line).offer(&text_of(line, self.json));
     }
 
-    /// Prints what the event has to say, if it is one of those that are printed. `me` completes our own addresses.
-    pub(crate) fn event(&self, me: PeerId, event: &Event) {
-        match line_of(me, event) {
-            Some(line) => self.line(&line),
-            None => tracing::debug!(?event),
+    /// Prints a remark, as [`line`](Self::line) does.
+    pub(crate) fn notice(&self, notice: Notice) {
+        self.line(&Line::Notice(notice));
+    }
+
+    /// Prints what a command was started for; it is never dropped. Whoever has much of it asks [`room`](Self::room) first.
+    pub(crate) fn result(&self, line: &Line) {
+        self.lines_for(line).put(&text_of(line, self.json));
+    }
+
+    /// Prints a remark on the results, for people.
+    pub(crate) fn say(&self, remark: &str) {
+        if !self.json {
+            self.out.put(&format!("{} {remark}", now_text()));
         }
+    }
+
+    /// Says on stderr what is not for programs that read stdout.
+    pub(crate) fn aside(&self, remark: &str) {
+        self.err.put(remark);
+    }
+
+    /// Whether there is room for results.
+    pub(crate) fn room(&self) -> Room {
+        self.out.room()
+    }
+
+    /// How many lines and logs were dropped.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.out.dropped() + self.err.dropped()
+    }
+
+    /// The process is to end, whether somebody reads or not.
+    pub(crate) fn interrupt(&self) {
+        self.out.interrupt();
+        self.err.interrupt();
+    }
+
+    /// Waits for the lines to get out: `patiently` as long as the reader takes and no signal comes, else a second.
+    pub(crate) fn flush(&self, patiently: bool) {
+        self.out.flush(patiently);
+        self.err.flush(patiently);
+    }
+
+    fn lines_for(&self, line: &Line) -> &'static Lines {
+        if matches!(line, Line::Error { .. }) && !self.json { self.err } else { self.out }
     }
 }
 
-fn write_line(out: &mut impl Write, text: &str) -> io::Result<()> {
-    out.write_all(format!("{text}\n").as_bytes())?;
-    out.flush()
+fn text_of(line: &Line, json: bool) -> String {
+    /// The event stands first, the time last.
+    #[derive(Serialize)]
+    struct Stamped<'a> {
+        #[serde(flatten)]
+        line: &'a Line,
+        time: String,
+    }
+    let time = now_text();
+    match line {
+        line if json => serde_json::to_string(&Stamped { line, time })
+            .expect("strings and numbers always have a JSON form"),
+        // Scripts want the bare answer.
+        Line::Id { .. } => line.to_string(),
+        #[cfg(unix)]
+        Line::Status(_) => line.to_string(),
+        _ => format!("{time} {line}"),
+    }
 }
 
-fn line_of(me: PeerId, event: &Event) -> Option<Line> {
-    Some(match event {
-        Event::Listening { address } => Line::Listening { address: with_peer(address, me).to_string() },
-        Event::Connected { peer, address, relay, .. } => {
-            Line::Connected { peer: peer.to_string(), address: address.to_string(), relayed: relay.is_some() }
-        }
-        Event::Disconnected { peer, reason, .. } => {
-            Line::Disconnected { peer: peer.to_string(), reason: reason.to_string() }
-        }
-        Event::Hop(hop::Event::ReservationAccepted { peer, expires, renewed }) => Line::ReservationAccepted {
-            peer: peer.to_string(),
-            expires: expires.as_secs(),
-            renewed: *renewed,
-        },
-        Event::Hop(hop::Event::ReservationEnded { peer, why }) => {
-            Line::ReservationEnded { peer: peer.to_string(), reason: (*why).to_owned() }
-        }
-        Event::Hop(hop::Event::CircuitOpened { source, target }) => {
-            Line::CircuitOpened { source: source.to_string(), target: target.to_string() }
-        }
-        Event::Hop(hop::Event::CircuitClosed { source, target, bytes_in, bytes_out, end }) => {
-            Line::CircuitClosed {
-                source: source.to_string(),
-                target: target.to_string(),
-                bytes_in: *bytes_in,
-                bytes_out: *bytes_out,
-                reason: end.to_string(),
-            }
-        }
-        Event::Rendezvous(rendezvous::Event::Server(event)) => line_of_point(event)?,
-        Event::Rendezvous(rendezvous::Event::Client(event)) => line_of_point_user(event)?,
-        Event::Reservation(client::Event::Reserved { relay, expires, addresses, .. }) => Line::Reservation {
-            relay: relay.to_string(),
-            expires: expires.as_secs(),
-            addresses: addresses.iter().map(Multiaddr::to_string).collect(),
-        },
-        Event::Reservation(client::Event::Lost { relay, reason, .. }) => {
-            Line::ReservationLost { relay: relay.to_string(), reason: reason.to_string() }
-        }
-        Event::Reservation(client::Event::Failed { address, reason, .. }) => {
-            Line::Error { message: format!("no reservation at {address}: {reason}") }
-        }
-        _ => return None,
-    })
+fn dropped_for_people(count: u64) -> String {
+    text_of(&Line::Notice(Notice::LinesDropped { count }), false)
 }
 
-fn line_of_point(event: &server::Event) -> Option<Line> {
-    use server::Event::{Expired, Loaded, Refused, Registered, StoreFailed, Unregistered};
-    let ended = |peer: &PeerId, namespace: &str, reason| Line::RegistrationEnded {
-        peer: peer.to_string(),
-        namespace: namespace.to_owned(),
-        reason,
-    };
-    Some(match event {
-        Registered { peer, namespace, ttl, refreshed } => Line::RegistrationAccepted {
-            peer: peer.to_string(),
-            namespace: namespace.clone(),
-            ttl: ttl.as_secs(),
-            renewed: *refreshed,
-        },
-        Expired { peer, namespace } => ended(peer, namespace, "expired"),
-        Unregistered { peer, namespace } => ended(peer, namespace, "unregistered"),
-        Refused { peer, request, namespace, status, why } => Line::RendezvousRefused {
-            peer: peer.to_string(),
-            request,
-            namespace: namespace.clone(),
-            status: status.to_string(),
-            reason: why,
-        },
-        Loaded { registrations } => Line::RegistrationsLoaded { count: *registrations },
-        // The store has said so itself, once.
-        StoreFailed { .. } => return None,
-        _ => return None,
-    })
+fn dropped_for_programs(count: u64) -> String {
+    text_of(&Line::Notice(Notice::LinesDropped { count }), true)
 }
 
-fn line_of_point_user(event: &rendezvous::client::Event) -> Option<Line> {
-    use rendezvous::client::Event::{Discovered, Expired, Registered, RegistrationLost, Updated};
-    Some(match event {
-        Registered { namespace, ttl, .. } => {
-            Line::Registered { namespace: namespace.clone(), ttl: ttl.as_secs() }
-        }
-        RegistrationLost { namespace, reason, .. } => {
-            Line::RegistrationLost { namespace: namespace.clone(), reason: reason.to_string() }
-        }
-        Discovered { found, .. } | Updated { found, .. } => line_of_peer(found),
-        Expired { peer, .. } => Line::Expired { peer: peer.to_string() },
-        _ => return None,
-    })
+/// The descriptor itself: what the standard library has in front of it keeps bytes that could not be written.
+#[cfg(unix)]
+fn raw(stream: &impl std::os::fd::AsFd) -> io::Result<File> {
+    stream.as_fd().try_clone_to_owned().map(File::from)
+}
+
+#[cfg(windows)]
+fn raw(stream: &impl std::os::windows::io::AsHandle) -> io::Result<File> {
+    stream.as_handle().try_clone_to_owned().map(File::from)
 }
 
 /// A peer that was found.
@@ -373,26 +358,24 @@ pub(crate) fn line_of_peer(found: &Found) -> Line {
     }
 }
 
-/// `address` with `/p2p/PEER` at its end, once.
-fn with_peer(address: &Multiaddr, peer: PeerId) -> Multiaddr {
-    address::with_peer(address.clone(), peer).unwrap_or_else(|_| address.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_event_stands_first_and_our_peer_id_ends_the_address() {
-        let me: PeerId = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN".parse().unwrap();
-        let address: Multiaddr = "/ip4/127.0.0.1/udp/4001/quic-v1".parse().unwrap();
-        let line = line_of(me, &Event::Listening { address: address.clone() }).unwrap();
-        let json = format!(r#"{{"event":"listening","address":"{address}/p2p/{me}"}}"#);
-        assert_eq!(serde_json::to_string(&line).unwrap(), json);
-        assert_eq!(with_peer(&with_peer(&address, me), me), with_peer(&address, me));
+    fn the_event_stands_first_and_the_time_last() {
         let lost = Line::ReservationLost { relay: "R".into(), reason: "\"\n".into() };
-        let json = r#"{"event":"reservation_lost","relay":"R","reason":"\"\n"}"#;
-        assert_eq!(serde_json::to_string(&lost).unwrap(), json);
+        let text = text_of(&lost, true);
+        let start = r#"{"event":"reservation_lost","relay":"R","reason":"\"\n","time":""#;
+        let time = text.strip_prefix(start).and_then(|rest| rest.strip_suffix("\"}")).unwrap();
+        assert_eq!(time.len(), "2026-11-30T20:17:19.123Z".len(), "{time}");
+        assert!(humantime::parse_rfc3339(time).is_ok() && time.ends_with('Z'), "{time}");
+        let (time, rest) =
+            text_of(&lost, false).split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        assert!(humantime::parse_rfc3339(&time).is_ok(), "{time}");
+        assert!(rest.starts_with("reservation at R lost"), "{rest}");
+        let notice = text_of(&Line::Notice(Notice::LinesDropped { count: 3 }), true);
+        assert!(notice.starts_with(r#"{"event":"lines_dropped","count":3,"time":""#), "{notice}");
     }
 
     #[test]

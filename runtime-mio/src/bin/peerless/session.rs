@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use peerless_core::{
-    Multiaddr, PeerId,
+    Multiaddr,
     behaviour::ProtocolName,
     event::{AppStreamEvent, AttemptError, DialError, Event},
     ids::{ConnectionId, StreamId},
@@ -25,16 +25,24 @@ use peerless_mio::{Runtime, RuntimeConfig};
 use crate::{
     Failure,
     cli::{Common, SecurityName, shape},
-    identity, metrics,
+    identity,
+    identity::Held,
+    lines::Room,
+    metrics,
+    notice::Notice,
     report::{Line, Reporter},
     settings::Settings,
+    signals,
     store::{Serving, Store},
+    told::Teller,
 };
 
 /// How long reaching a peer may take, the relay and all handshakes included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often peers are pinged if relays are to be found.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// How often it is looked whether there is room for lines again.
+const ROOM_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a stream may stand still before it is given up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -64,9 +72,11 @@ pub(crate) struct Setup {
 pub(crate) struct Session {
     pub(crate) runtime: Runtime,
     report: Reporter,
-    me: PeerId,
+    teller: Teller,
     /// Goes after the runtime.
     store: Option<Serving>,
+    /// Nobody else uses the key meanwhile.
+    _held: Option<Held>,
     /// Answers as long as the session lasts.
     #[cfg(unix)]
     _control: Option<crate::status::Control>,
@@ -77,11 +87,11 @@ impl Session {
     pub(crate) fn open(common: &Common, setup: Setup, report: Reporter) -> Result<Self, Failure> {
         // First, so that nothing is made or written if it is wrong.
         let swarm = swarm(common, &setup)?;
-        let identity = identity::load(common)?;
-        let me = identity.peer();
+        let (identity, held) = identity::hold(common)?;
         let store = setup.store.as_deref().map(Store::open).transpose()?;
         let mut config = node::Config::new(identity);
-        config.accept_inbound = !setup.listen.is_empty();
+        let serves = !setup.listen.is_empty();
+        config.accept_inbound = serves;
         config.swarm = swarm;
         if let Some(window) = setup.window {
             config.quic = config.quic.with_stream_window(window);
@@ -107,14 +117,17 @@ impl Session {
             seed: common.seed.map(identity::seed_bytes),
             ..RuntimeConfig::default()
         };
+        let wanted_buffer = runtime.socket_buffer;
         let runtime = Runtime::new(config, runtime)?;
-        let handle = runtime.handle();
-        ctrlc::set_handler(move || handle.shutdown())
-            .map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))?;
+        watch_signals(&runtime, report, serves)?;
+        if serves {
+            mention_buffers(&runtime, wanted_buffer, report);
+        }
         let store = store.map(|store| store.serve(runtime.handle(), report)).transpose()?;
         if let Some(address) = setup.metrics {
             let watch = store.as_ref().map(Serving::watch);
-            let address = metrics::serve(address, runtime.handle(), metrics::PATIENCE, watch)
+            let dropped = move || report.dropped();
+            let address = metrics::serve(address, runtime.handle(), metrics::PATIENCE, watch, dropped)
                 .map_err(|error| Failure::Failed(format!("cannot serve metrics at {address}: {error}")))?;
             report.line(&Line::Metrics { address: address.to_string() });
         }
@@ -127,8 +140,9 @@ impl Session {
         Ok(Self {
             runtime,
             report,
-            me,
+            teller: Teller::new(report),
             store,
+            _held: held,
             #[cfg(unix)]
             _control: control,
         })
@@ -136,9 +150,9 @@ impl Session {
 
     /// Runs until a signal comes and the node is shut down. `on_event` sees every event, after it was reported.
     pub(crate) fn serve(mut self, mut on_event: impl FnMut(&mut Runtime, &Event)) -> Result<(), Failure> {
-        let Self { report, me, ref store, .. } = self;
-        self.runtime.run(|runtime, event| {
-            report.event(me, &event);
+        let Self { runtime, teller, store, .. } = &mut self;
+        runtime.run(|runtime, event| {
+            teller.tell(runtime.node(), runtime.now(), &event);
             ask_store(store.as_ref(), &event);
             on_event(runtime, &event);
         })?;
@@ -149,7 +163,7 @@ impl Session {
     pub(crate) fn next_event(&mut self, until: Instant) -> Result<Option<Event>, Failure> {
         while !self.runtime.is_stopping() {
             if let Some(event) = self.runtime.poll_event() {
-                self.report.event(self.me, &event);
+                self.teller.tell(self.runtime.node(), self.runtime.now(), &event);
                 ask_store(self.store.as_ref(), &event);
                 return Ok(Some(event));
             }
@@ -224,6 +238,32 @@ impl Session {
         self.give_up(&format!("nothing moved for {} s", STALL_TIMEOUT.as_secs()))
     }
 
+    /// Bytes that the relay lets through in each direction, if the connection runs through one that said so.
+    pub(crate) fn circuit_limit(&self, connection: ConnectionId) -> Option<u64> {
+        self.runtime.node().connections().get(connection)?.relayed.as_ref()?.limit.data
+    }
+
+    /// Waits until there is room for results, the node going on meanwhile, so that a slow reader slows the command down
+    /// and nothing else. `on_event` sees what happens. Returns at once after a signal.
+    pub(crate) fn wait_for_room(
+        &mut self,
+        mut on_event: impl FnMut(&Event) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        while !self.runtime.is_stopping() {
+            match self.report.room() {
+                Room::Yes => break,
+                Room::Never => return Err(Failure::Failed("the output cannot be written".into())),
+                Room::NotYet => {
+                    let until = self.runtime.now() + ROOM_INTERVAL;
+                    while let Some(event) = self.next_event(until)? {
+                        on_event(&event)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Closes what is open and tells the peers. To be called whatever the outcome.
     pub(crate) fn close<T>(mut self, outcome: Result<T, Failure>) -> Result<T, Failure> {
         self.runtime.shutdown();
@@ -235,6 +275,26 @@ impl Session {
     fn give_up<T>(&self, timed_out: &str) -> Result<T, Failure> {
         let message = if self.runtime.is_stopping() { "interrupted" } else { timed_out };
         Err(Failure::Failed(message.into()))
+    }
+}
+
+/// Has signals end the node, but for SIGHUP if it serves others.
+fn watch_signals(runtime: &Runtime, report: Reporter, serves: bool) -> Result<(), Failure> {
+    let handle = runtime.handle();
+    let end = move || {
+        report.interrupt();
+        handle.shutdown();
+    };
+    let hang_up = move || report.notice(Notice::SignalIgnored { signal: "SIGHUP" });
+    signals::watch(end, serves.then_some(hang_up))
+        .map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))
+}
+
+/// Says what to do if the system gave the sockets less than they were to have.
+fn mention_buffers(runtime: &Runtime, wanted: usize, report: Reporter) {
+    let (receive, send) = runtime.socket_buffers();
+    if receive < wanted || send < wanted {
+        report.notice(Notice::BuffersCapped { receive, send, wanted });
     }
 }
 

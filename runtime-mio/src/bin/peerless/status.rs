@@ -1,14 +1,12 @@
 //! `peerless status`, and the local socket through which a running node answers it.
 
 use std::{
-    fmt, fs,
-    io::{self, Read, Write},
+    fmt, fs, io,
     os::unix::{
         fs::{FileTypeExt, PermissionsExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
@@ -25,13 +23,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Failure,
+    clients::{self, Client, Deadline},
     report::{Line, Reporter, Span},
 };
 
-/// How long either side waits for the other.
+/// How long the node may take to answer, and then either side until all of it is through.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Who is answered at a time.
+const CLIENTS: usize = 8;
 /// Most bytes of an answer that are read: more than the rows of a hundred thousand connections.
-const MAX_ANSWER: u64 = 64 << 20;
+const MAX_ANSWER: usize = 64 << 20;
 
 /// Whom a node is connected to, and what it holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,13 +70,9 @@ pub(crate) fn run(control: Option<&Path>, report: Reporter) -> Result<(), Failur
     let failed =
         |error: &dyn fmt::Display| Failure::Failed(format!("no node answers at {}: {error}", path.display()));
     let stream = UnixStream::connect(path).map_err(|error| failed(&error))?;
-    let mut answer = Vec::new();
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.take(MAX_ANSWER).read_to_end(&mut answer))
-        .map_err(|error| failed(&error))?;
+    let answer = read(&stream, Deadline::after(2 * PATIENCE)).map_err(|error| failed(&error))?;
     let status = serde_json::from_slice(&answer).map_err(|error| failed(&error))?;
-    report.line(&Line::Status(status));
+    report.result(&Line::Status(status));
     Ok(())
 }
 
@@ -90,14 +87,8 @@ impl Control {
     pub(crate) fn serve(path: &Path, node: Handle) -> Result<Self, Failure> {
         let listener = bind(path)?;
         let control = Self { path: path.to_owned() };
-        let serve = move || {
-            for stream in listener.incoming().flatten() {
-                if let Err(error) = answer(stream, &node) {
-                    tracing::debug!(%error, "a client got no status");
-                }
-            }
-        };
-        thread::Builder::new().name("control".into()).spawn(serve)?;
+        let accept = move || listener.accept().map(|(stream, _)| stream);
+        clients::serve("control", CLIENTS, accept, move |stream| answer(stream, &node))?;
         Ok(control)
     }
 }
@@ -132,10 +123,20 @@ fn bind(path: &Path) -> Result<UnixListener, Failure> {
     Ok(listener)
 }
 
-fn answer(mut stream: UnixStream, node: &Handle) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn answer(stream: &UnixStream, node: &Handle) -> io::Result<()> {
     let status = node.call_within(PATIENCE, status).map_err(io::Error::other)?;
-    stream.write_all(&serde_json::to_vec(&status)?)
+    clients::write(stream, &serde_json::to_vec(&status)?, Deadline::after(PATIENCE))
+}
+
+fn read(stream: &UnixStream, deadline: Deadline) -> io::Result<Vec<u8>> {
+    let (mut answer, mut buffer) = (Vec::new(), [0; 64 << 10]);
+    while answer.len() < MAX_ANSWER {
+        match stream.read_within(&mut buffer, deadline.left()?)? {
+            0 => break,
+            n => answer.extend_from_slice(&buffer[..n]),
+        }
+    }
+    Ok(answer)
 }
 
 fn status(node: &mut Node, now: Instant) -> Status {

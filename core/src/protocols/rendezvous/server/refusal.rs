@@ -1,6 +1,8 @@
 //! Why a point says no: each reason with what the client is told, its words, and its counter.
 
-use super::super::Status;
+use std::borrow::Cow;
+
+use super::{super::Status, config::Limits};
 
 /// Why a point says no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,17 @@ impl Refusal {
     /// The limit or rule in a few words.
     pub(super) fn why(self) -> &'static str {
         self.row().1
+    }
+
+    /// What the client reads beside the status: the rule, with its number where that helps to ask better.
+    pub(super) fn text(self, limits: &Limits) -> Cow<'static, str> {
+        match self {
+            Self::TtlShort => {
+                format!("{}, at least {} s", self.why(), limits.min_ttl.as_secs().max(1)).into()
+            }
+            Self::TtlLong => format!("{}, at most {} s", self.why(), limits.max_ttl.as_secs()).into(),
+            _ => self.why().into(),
+        }
     }
 
     /// The counter that counts it.

@@ -302,7 +302,8 @@ impl Server {
     ) {
         let (status, why) = (refusal.status(), refusal.why());
         cx.count(refusal.counter());
-        self.answer(cx, client.stream, register_response(status, Some(why), None));
+        let text = refusal.text(&self.config.limits);
+        self.answer(cx, client.stream, register_response(status, Some(&text), None));
         cx.emit(Event::Refused { peer: client.peer, request: "register", namespace, status, why });
     }
 

@@ -34,12 +34,15 @@ fn a_mistake_is_one_sentence_that_says_what_would_be_right() {
         ("peerless relay --circuit-rate 30", "like 30/2m; 0 for no limit"),
         ("peerless relay --listen /ip4/1.2.3.4/tcp/1", "looks like /ip4/0.0.0.0/udp/4001/quic-v1"),
         ("peerless rendezvous --max-record 1MiB", "a record has 1 to 65536 bytes"),
-        ("peerless rendezvous --min-ttl soon", "a whole number followed by ms, s, m or h"),
+        ("peerless rendezvous --min-ttl soon", "a whole number followed by ms, s, m, h, d or w"),
         ("peerless relay --metrics localhost", "looks like 127.0.0.1:9090 or [::1]:9090"),
-        ("peerless relay --circuit-bytes 1MB", "a whole number of bytes, or one followed by KiB, MiB or GiB"),
+        (
+            "peerless relay --circuit-bytes 1MX",
+            "a whole number of bytes, or one followed by KiB, MiB, GiB, TiB, KB, MB, GB or TB",
+        ),
         ("peerless relay --window 1", "a window has 16KiB to 64MiB"),
         ("peerless relay --window 5GiB", "a window has 16KiB to 64MiB"),
-        ("peerless relay --circuit-duration 1d", "a whole number followed by ms, s, m or h"),
+        ("peerless relay --circuit-duration 1y", "a whole number followed by ms, s, m, h, d or w"),
         (
             "peerless listen --relay /ip4/1.2.3.4/udp/1/quic-v1",
             "looks like /ip4/192.0.2.1/udp/4001/quic-v1/p2p/PEER",
@@ -99,12 +102,83 @@ fn rates_are_a_burst_and_a_time() {
 fn sizes_and_times_have_units() {
     assert_eq!([size("0"), size("131072"), size("128KiB")], [Ok(0), Ok(131_072), Ok(131_072)]);
     assert_eq!([size("3MiB"), size("2GiB")], [Ok(3 << 20), Ok(2 << 30)]);
-    assert!(["", "-1", "1.5MiB", "99999999999GiB", "MiB"].iter().all(|text| size(text).is_err()));
+    assert_eq!(
+        [size("1KiB"), size("1KB"), size("1kB"), size("10MB")],
+        [Ok(1024), Ok(1000), Ok(1000), Ok(10_000_000)]
+    );
+    assert_eq!(
+        [size("2 GB"), size("1TB"), size("1tib"), size("7B")],
+        [Ok(2_000_000_000), Ok(1_000_000_000_000), Ok(1 << 40), Ok(7)]
+    );
+    assert!(
+        ["", "-1", "1.5MiB", "99999999999GiB", "MiB", "1M", "1 0", "+1"]
+            .iter()
+            .all(|text| size(text).is_err())
+    );
     let seconds = |n| Ok(Duration::from_secs(n));
     assert_eq!(
         [time("90"), time("90s"), time("2m"), time("1h")],
         [seconds(90), seconds(90), seconds(120), seconds(3600)]
     );
+    assert_eq!(
+        [time("1d"), time("2w"), time("3 H")],
+        [seconds(86_400), seconds(14 * 86_400), seconds(10_800)]
+    );
     assert_eq!(time("250ms"), Ok(Duration::from_millis(250)));
     assert!(["", "s", "1x", "99999999999999999999h"].iter().all(|text| time(text).is_err()));
+}
+
+#[test]
+fn whoever_only_asks_has_a_new_identity_unless_one_is_named() {
+    let address = "/ip4/1.2.3.4/udp/1/quic-v1/p2p/PEER";
+    let is_ephemeral = |line: String| run(&line).unwrap().common.ephemeral;
+    let point = format!("--namespace x --point {address}");
+    for client in [
+        format!("ping {address}"),
+        format!("echo {address}"),
+        format!("perf {address}"),
+        format!("discover {point}"),
+        format!("register {point}"),
+    ] {
+        assert!(is_ephemeral(format!("peerless {client}")), "{client}");
+        assert!(!is_ephemeral(format!("peerless --identity x {client}")), "{client}");
+        assert!(!is_ephemeral(format!("peerless --seed 1 {client}")), "{client}");
+    }
+    for server in [
+        "id".into(),
+        "relay".into(),
+        "rendezvous".into(),
+        "listen".into(),
+        format!("register {point} --keep"),
+    ] {
+        assert!(!is_ephemeral(format!("peerless {server}")), "{server}");
+    }
+}
+
+#[test]
+fn flags_stand_under_the_heading_that_is_theirs() {
+    use clap::CommandFactory;
+    let mut cli = Cli::command();
+    cli.build();
+    let heading = |command: &str, flag: &str| {
+        let command = cli.find_subcommand(command).unwrap();
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag)).unwrap();
+        arg.get_help_heading().unwrap_or("Options").split([',', ';']).next().unwrap().to_owned()
+    };
+    for (command, flag, expected) in [
+        ("relay", "listen", "Options"),
+        ("relay", "window", "Options"),
+        ("relay", "metrics", "Options"),
+        ("relay", "store", "Options"),
+        ("relay", "max-reservations", "Limits"),
+        ("relay", "relay-byte-rate", "Limits"),
+        ("relay", "rendezvous", "Rendezvous"),
+        ("relay", "max-ttl", "Rendezvous"),
+        ("relay", "json", "Options of all commands"),
+        ("rendezvous", "metrics", "Options"),
+        ("rendezvous", "store", "Options"),
+        ("rendezvous", "max-ttl", "Rendezvous"),
+    ] {
+        assert_eq!(heading(command, flag), expected, "{command} --{flag}");
+    }
 }

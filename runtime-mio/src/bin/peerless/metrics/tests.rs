@@ -28,17 +28,19 @@ fn a_node_is_healthy_while_its_loop_turns_and_only_then() {
     let mut runtime = runtime();
     let handle = runtime.handle();
     let any = "127.0.0.1:0".parse().unwrap();
-    let impatient = serve(any, runtime.handle(), Duration::from_millis(50), None).unwrap();
+    let impatient = serve(any, runtime.handle(), Duration::from_millis(50), None, || 0).unwrap();
     for path in ["/healthz", "/metrics"] {
         let answer = get(impatient, path);
         assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nthe runtime does not answer\n"), "{answer}");
     }
 
-    let patient = serve(any, runtime.handle(), Duration::from_secs(60), None).unwrap();
+    let patient = serve(any, runtime.handle(), Duration::from_secs(60), None, || 7).unwrap();
     let thread = thread::Builder::new().spawn(move || runtime.run(|_, _| {})).unwrap();
     assert!(get(patient, "/healthz").ends_with("\r\n\r\nok\n"));
-    assert!(get(patient, "/metrics?x").starts_with("HTTP/1.1 200 OK\r\n"));
+    let metrics = get(patient, "/metrics?x");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+    assert!(metrics.contains("\npeerless_log_lines_dropped_total 7\n"), "{metrics}");
     assert!(get(patient, "/").starts_with("HTTP/1.1 404 Not Found\r\n"));
 
     handle.shutdown();
@@ -48,7 +50,7 @@ fn a_node_is_healthy_while_its_loop_turns_and_only_then() {
 
 #[test]
 fn counters_and_gauges_are_written_with_their_help_and_labels() {
-    let text = text(runtime().node().metrics(), None);
+    let text = text(runtime().node().metrics(), None, 0);
     for lines in [
         "# HELP peerless_streams Streams, those being negotiated included\n# TYPE peerless_streams gauge\npeerless_streams 0\n",
         "# TYPE peerless_relay_circuits_opened counter\npeerless_relay_circuits_opened_total 0\n",
@@ -68,7 +70,7 @@ fn relays_are_written_with_their_peer_ids_and_numbers_with_fractions() {
     let address = format!("/ip6/::1/udp/1/quic-v1/p2p/{relay}").parse().unwrap();
     let (node, now) = runtime.node_mut();
     node.reserve(now, address).unwrap();
-    let text = text(runtime.node().metrics(), None);
+    let text = text(runtime.node().metrics(), None, 0);
     for lines in [
         "# TYPE peerless_known_relay_success_ratio gauge\npeerless_known_relay_success_ratio{relay=\"",
         &format!("\npeerless_known_relay_success_ratio{{relay=\"{relay}\"}} 0.0\n"),
