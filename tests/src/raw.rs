@@ -44,6 +44,20 @@ impl RawPeer {
         peer
     }
 
+    /// Its host.
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// The streams that the target has opened, in their order.
+    pub fn opened(&self) -> Vec<u64> {
+        let opened = self.events.iter().filter_map(|event| match event {
+            QuicEvent::Stream { stream, event: StreamNote::Opened, .. } => Some(*stream),
+            _ => None,
+        });
+        opened.collect()
+    }
+
     /// Opens a stream and writes `data` to it. The peer grants one.
     pub fn open(&mut self, w: &World, data: impl Into<Bytes>) -> u64 {
         let stream = self.try_open(w).expect("the peer grants a stream");

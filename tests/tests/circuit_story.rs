@@ -29,7 +29,7 @@ fn a_reaches_b_through_r() {
        0.580  B  >  R  stop STATUS OK
        0.600  R  >  A  hop  STATUS OK limit=120s/128KiB
        0.600  R  =  splice A<->B
-       0.840  R  ~  splice A<->B ended: both finished      a>b 2835 b>a 2929
+       0.920  R  ~  splice A<->B ended: both finished      a>b 2817 b>a 2929
     ");
     w.shutdown();
     w.assert_empty();

@@ -91,7 +91,7 @@ fn the_numbers_of_a_circuit_tell_its_story() {
     });
     let over = relayed_bytes(&w.node(r).metrics());
     assert_eq!(Some(over), closed);
-    assert!(alive.iter().zip(over).all(|(alive, over)| (1832..over).contains(alive)), "{alive:?} {over:?}");
+    assert!(alive.iter().zip(over).all(|(alive, over)| (1832..=over).contains(alive)), "{alive:?} {over:?}");
     assert_values(
         &w,
         r,

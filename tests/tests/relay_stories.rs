@@ -99,9 +99,9 @@ fn a_reservation_is_renewed_lost_with_the_relay_and_had_again_from_the_new_one()
     3012.281  R  =  splice A<->B
     3012.381  A  *  connected B through R
     3012.421  B  *  connected A through R
-    3012.461  A  *  disconnected B: closed by us
-    3012.501  B  *  disconnected A: closed by the remote (code 0)
-    3012.521  R  ~  splice A<->B ended: both finished      a>b 2003 b>a 2097
+    3012.541  A  *  disconnected B: closed by us
+    3012.581  B  *  disconnected A: closed by the remote (code 0)
+    3012.601  R  ~  splice A<->B ended: both finished      a>b 1985 b>a 2097
     ");
     w.shutdown();
     w.assert_empty();
@@ -192,9 +192,9 @@ fn a_stale_connection_of_the_target_never_receives_the_circuit() {
        3.240  B  *  connected A through R
       15.260  R  *  disconnected B: reset by the remote
       16.260  R  *  disconnected B: reset by the remote
-      43.360  A  *  disconnected B: closed by us
-      43.400  B  *  disconnected A: closed by the remote (code 0)
-      43.420  R  ~  splice A<->B ended: both finished      a>b 3186 b>a 3310
+      43.440  A  *  disconnected B: closed by us
+      43.480  B  *  disconnected A: closed by the remote (code 0)
+      43.500  R  ~  splice A<->B ended: both finished      a>b 3168 b>a 3310
     "#);
     w.shutdown();
     w.assert_empty();

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use peerless_core::{
     behaviour::{Input, PeerEvent, StreamEvent},
-    ids::ConnectionId,
+    ids::{ConnectionId, StreamId},
     protocols::{
         identify::Info,
         rate::Rate,
@@ -117,62 +117,147 @@ fn a_one_request_may_bring_both_signed_dialects_and_each_is_verified() {
     }
 }
 
-#[test]
-fn a_who_has_never_registered_is_known_by_its_agent_or_reads_the_standard() {
+/// A point where one peer is registered in each dialect, under `ns`.
+fn point_of_all() -> Solo<Server> {
     let mut solo = point();
-    let standard = solo.connect("standard");
-    enlist(&mut solo, standard, "standard", "ns");
-    let rust = solo.connect("rust");
-    let message = register("ns", signed("rust", 1, Dialect::RoutingState), None);
-    assert_eq!(status(&mut solo, rust, &message), Status::Ok);
-    for (agent, expected) in [
-        ("rust-libp2p/0.47.0", vec![(peer("rust"), Some(Dialect::RoutingState))]),
-        ("py-libp2p/0.8", vec![(peer("standard"), None), (peer("rust"), None)]),
-        ("js-libp2p/3", vec![(peer("standard"), Some(Dialect::Standard))]),
-        ("", vec![(peer("standard"), Some(Dialect::Standard))]),
+    let records = [("standard", record("standard")), ("py", peer_info("py"))];
+    for (name, record) in [("rust", signed("rust", 1, Dialect::RoutingState))].into_iter().chain(records) {
+        let connection = solo.connect(name);
+        assert_eq!(status(&mut solo, connection, &register("ns", record, None)), Status::Ok);
+        solo.disconnect(connection);
+    }
+    solo
+}
+
+/// Asks for `ns` on a new stream.
+fn question(solo: &mut Solo<Server>, connection: ConnectionId) -> StreamId {
+    let stream = solo.accept(connection, &RENDEZVOUS);
+    solo.receive(stream, discover(Some("ns"), None, None).encode_to_vec());
+    stream
+}
+
+/// Who is in the answer on a stream, and in which dialect; `None` if there is no answer.
+fn kinds(solo: &mut Solo<Server>, stream: StreamId) -> Option<Vec<(PeerId, Option<Dialect>)>> {
+    let found = take(solo, stream)?.discover_response.unwrap().registrations.into_iter();
+    Some(found.map(|found| owner(&found.signed_peer_record.unwrap())).collect())
+}
+
+fn standard() -> Vec<(PeerId, Option<Dialect>)> {
+    vec![(peer("standard"), Some(Dialect::Standard))]
+}
+
+fn older() -> Vec<(PeerId, Option<Dialect>)> {
+    vec![(peer("rust"), Some(Dialect::RoutingState))]
+}
+
+fn unsigned() -> Vec<(PeerId, Option<Dialect>)> {
+    ["rust", "standard", "py"].map(|name| (peer(name), None)).to_vec()
+}
+
+#[test]
+fn a_who_has_never_registered_is_known_by_its_library_or_reads_the_standard() {
+    let mut solo = point_of_all();
+    let named = |agent: &str| library(agent);
+    let own_agent = |certified, version: &str| Info {
+        certified,
+        protocol_version: version.into(),
+        ..library("my-node/1.0")
+    };
+    for (info, expected) in [
+        (named("rust-libp2p/0.48.0"), older()),
+        (named("py-libp2p/0.8.1"), unsigned()),
+        (named("github.com/libp2p/go-libp2p"), unsigned()),
+        (named("example.org/node@v1.2.3"), unsigned()),
+        (named("js-libp2p/3.3.11 node/v24"), standard()),
+        (named("nim-libp2p/0.0.1"), standard()),
+        (named(""), standard()),
+        (own_agent(false, "/my-net/1.0.0"), older()),
+        (own_agent(true, "/my-net/1.0.0"), standard()),
+        (own_agent(false, "ipfs/0.1.0"), standard()),
     ] {
         let connection = solo.connect("guest");
-        let info = Info {
-            public_key: identity("guest").keypair().public(),
-            protocols: Vec::new(),
-            listen_addresses: Vec::new(),
-            certified: false,
-            observed: None,
-            agent: agent.into(),
-            protocol_version: String::new(),
-        };
-        let identified = PeerEvent::Identified { connection, peer: peer("guest"), info: info.into() };
-        solo.input(Input::Peer(identified));
-        let answer = ask(&mut solo, connection, &discover(Some("ns"), None, None)).unwrap();
-        let found = answer.discover_response.unwrap().registrations.into_iter();
-        let found: Vec<_> = found.map(|found| owner(&found.signed_peer_record.unwrap())).collect();
-        assert_eq!(found, expected, "{agent}");
+        identified(&mut solo, connection, &info);
+        let stream = question(&mut solo, connection);
+        assert_eq!(kinds(&mut solo, stream), Some(expected), "{} {}", info.agent, info.protocol_version);
         solo.disconnect(connection);
     }
 }
 
 #[test]
-fn a_stranger_is_answered_in_the_dialect_of_whom_it_asks_for_if_there_is_no_standard() {
+fn a_nothing_that_a_stranger_may_not_read_is_given_to_it_even_if_there_is_nothing_else() {
     let mut solo = point();
-    let rust = solo.connect("rust");
-    for (ns, record) in [("rust's", signed("rust", 1, Dialect::RoutingState)), ("go's", peer_info("rust"))] {
-        assert_eq!(status(&mut solo, rust, &register(ns, record, None)), Status::Ok);
-    }
     let go = solo.connect("go");
-    assert_eq!(status(&mut solo, go, &register("go's", peer_info("go"), None)), Status::Ok);
+    assert_eq!(status(&mut solo, go, &register("ns", peer_info("go"), None)), Status::Ok);
     let stranger = solo.connect("stranger");
-    let mut kinds = |ns| {
-        let answer = ask(&mut solo, stranger, &discover(Some(ns), None, None)).unwrap();
-        let found = answer.discover_response.unwrap().registrations.into_iter();
-        found.map(|found| owner(&found.signed_peer_record.unwrap())).collect::<Vec<_>>()
-    };
-    assert_eq!(kinds("go's"), [(peer("rust"), None), (peer("go"), None)]);
-    assert_eq!(kinds("nobody's"), []);
-    let standard = solo.connect("standard");
-    enlist(&mut solo, standard, "standard", "go's");
-    let answer = ask(&mut solo, stranger, &discover(Some("go's"), None, None)).unwrap();
-    let found = answer.discover_response.unwrap().registrations;
-    assert_eq!(found.len(), 1, "what it may read comes first");
+    identified(&mut solo, stranger, &library(""));
+    let stream = question(&mut solo, stranger);
+    assert_eq!(kinds(&mut solo, stream), Some(vec![]));
+    assert_eq!(solo.counters.get("rendezvous.left_out"), 1);
+}
+
+#[test]
+fn a_a_question_waits_for_identify_and_those_behind_it_wait_too() {
+    let mut solo = point_of_all();
+    let guest = solo.connect("guest");
+    let streams = [question(&mut solo, guest), question(&mut solo, guest)];
+    solo.receive(streams[0], discover(Some("elsewhere"), None, None).encode_to_vec());
+    solo.advance(Duration::from_millis(1999));
+    streams.map(|stream| assert_eq!(kinds(&mut solo, stream), None));
+    identified(&mut solo, guest, &library("rust-libp2p/0.48.0"));
+    let answers = solo.sent(streams[0]);
+    assert_eq!(answers.len(), 2, "in the order of the questions");
+    assert_eq!(kinds(&mut solo, streams[1]), Some(older()));
+    assert_eq!(solo.counters.get("rendezvous.identify_missing"), 0);
+}
+
+#[test]
+fn a_a_question_waits_two_seconds_for_identify_and_then_the_standard_is_the_guess() {
+    let mut solo = point_of_all();
+    let guest = solo.connect("guest");
+    let first = question(&mut solo, guest);
+    solo.advance(Duration::from_secs(2));
+    assert_eq!(kinds(&mut solo, first), Some(standard()));
+    assert_eq!(solo.counters.get("rendezvous.identify_missing"), 1);
+    let second = question(&mut solo, guest);
+    assert_eq!(kinds(&mut solo, second), Some(standard()), "it waits once");
+
+    identified(&mut solo, guest, &library("py-libp2p/0.8.1"));
+    let third = question(&mut solo, guest);
+    assert_eq!(kinds(&mut solo, third), Some(unsigned()), "better late than never");
+}
+
+#[test]
+fn a_no_question_waits_of_whom_the_dialect_is_known_otherwise() {
+    let mut solo = point_of_all();
+    let any = solo.connect("any");
+    let mut message = discover(Some("ns"), None, None);
+    message.discover.as_mut().unwrap().any_dialect = Some(true);
+    let stream = solo.accept(any, &RENDEZVOUS);
+    solo.receive(stream, message.encode_to_vec());
+    assert_eq!(kinds(&mut solo, stream).map(|found| found.len()), Some(3));
+
+    let rust = solo.connect("rust");
+    let stream = question(&mut solo, rust);
+    assert_eq!(kinds(&mut solo, stream), Some(older()), "it registered on an earlier connection");
+
+    // A registration meanwhile ends the wait.
+    let late = solo.connect("late");
+    let stream = question(&mut solo, late);
+    assert_eq!(status(&mut solo, late, &register("elsewhere", peer_info("late"), None)), Status::Ok);
+    assert_eq!(kinds(&mut solo, stream), Some(unsigned()));
+}
+
+#[test]
+fn a_the_connections_that_are_waited_for_are_counted_and_leave_nothing() {
+    let mut solo = point_of_all();
+    let before = solo.behaviour.len();
+    let connections: Vec<_> = (0..1025).map(|n| solo.connect(&format!("guest {n}"))).collect();
+    let streams: Vec<_> = connections.iter().map(|connection| question(&mut solo, *connection)).collect();
+    assert_eq!(kinds(&mut solo, streams[1023]), None);
+    assert_eq!(kinds(&mut solo, streams[1024]), Some(standard()), "one too many is answered by a guess");
+    assert_eq!(solo.counters.get("rendezvous.identify_not_awaited"), 1);
+    connections.into_iter().for_each(|connection| solo.disconnect(connection));
+    assert_eq!(solo.behaviour.len(), before);
 }
 
 // (b) Cookies.
@@ -895,6 +980,7 @@ fn who_takes_no_answers_is_given_no_more() {
     let ns = &"n".repeat(40);
     crowd(&mut solo, 900, ns, |_| None);
     let reader = solo.connect("reader");
+    identified(&mut solo, reader, &library("js-libp2p/3"));
     let stream = solo.accept(reader, &RENDEZVOUS);
     let py = solo.connect("py");
     assert_eq!(status(&mut solo, py, &register(ns, peer_info("py"), None)), Status::Ok);

@@ -164,19 +164,19 @@ fn two_peers_behind_a_relay_find_each_other_and_connect() {
        0.380  R  =  splice A<->B
        0.480  A  *  connected B through R
        0.520  B  *  connected A through R
-       0.560  B  !  discover "app" at R
-       0.560  B  >  R  rendezvous DISCOVER "app" limit=100
-       0.580  R  >  B  rendezvous DISCOVER_RESPONSE OK 2 peers cookie
-       0.600  B  >  R  rendezvous DISCOVER "app" limit=100 cookie
-       0.620  R  >  B  rendezvous DISCOVER_RESPONSE OK cookie
-       0.640  B  *  rendezvous: discovered 1 peers; A in "app" for 7200 s R/p2p-circuit/A
-       0.700  R  ~  splice A<->B ended: both finished      a>b 2089 b>a 2069
-       1.640  A  !  shut down
-       1.640  A  *  rendezvous: lost "app" at R: given up by us
-       1.640  A  >  R  rendezvous UNREGISTER "app"
-       1.640  B  !  shut down
-       1.640  B  *  rendezvous: lost "app" at R: given up by us
-       1.640  B  >  R  rendezvous UNREGISTER "app"
+       0.640  B  !  discover "app" at R
+       0.640  B  >  R  rendezvous DISCOVER "app" limit=100
+       0.660  R  >  B  rendezvous DISCOVER_RESPONSE OK 2 peers cookie
+       0.680  B  >  R  rendezvous DISCOVER "app" limit=100 cookie
+       0.700  R  >  B  rendezvous DISCOVER_RESPONSE OK cookie
+       0.720  B  *  rendezvous: discovered 1 peers; A in "app" for 7200 s R/p2p-circuit/A
+       0.780  R  ~  splice A<->B ended: both finished      a>b 2071 b>a 2069
+       1.720  A  !  shut down
+       1.720  A  *  rendezvous: lost "app" at R: given up by us
+       1.720  A  >  R  rendezvous UNREGISTER "app"
+       1.720  B  !  shut down
+       1.720  B  *  rendezvous: lost "app" at R: given up by us
+       1.720  B  >  R  rendezvous UNREGISTER "app"
     "#);
     w.shutdown();
     w.assert_empty();

@@ -180,6 +180,7 @@ impl Node {
         };
         let id = self.transport.circuits.table.insert(circuit);
         stream.mode = Mode::Carrying(id);
+        stream.end_from = None;
         stream.owner = Owner::Nobody;
         self.schedule_circuit(id);
     }

@@ -214,7 +214,7 @@ impl Node {
         let read = self.transport.read(connection, number, max).map_err(|fault| self.lose(id, fault))?;
         let stream = self.app_stream(id)?;
         match &read {
-            Read::Data(_) => {}
+            Read::Data(_) => self.heard_from(id),
             Read::Blocked => stream.told_readable = false,
             Read::Finished => {
                 stream.remote_finished = true;
@@ -261,7 +261,7 @@ impl Node {
         }
     }
 
-    /// Sends no more after what was written.
+    /// Sends no more after what was written. The remote hears of it when it has agreed on the protocol.
     pub fn finish(&mut self, now: Instant, stream: StreamId) -> Result<(), StreamError> {
         self.advance(now);
         if std::mem::replace(&mut self.app_stream(stream)?.finishing, true) {
@@ -272,19 +272,23 @@ impl Node {
         Ok(())
     }
 
-    /// Wants no more of what the remote sends; what we send is not touched. Stale ids change nothing.
+    /// Wants no more of what the remote sends; what we send is not touched. The remote hears of it when it has agreed on the
+    /// protocol. Stale ids change nothing.
     pub fn stop(&mut self, now: Instant, stream: StreamId) {
         self.advance(now);
         let Ok(found) = self.app_stream(stream) else { return };
-        if std::mem::replace(&mut found.remote_finished, true) {
+        if found.remote_finished || matches!(found.mode, Mode::ProposingUnheard(_)) {
             return;
         }
-        // An agreement under way is none of our business any more.
-        found.mode = Mode::Draining;
-        let (connection, number) = (found.connection, found.number);
-        self.streams.set_deadline(stream, None);
-        self.transport.stop(connection, number);
-        self.remove_if_over(stream);
+        match std::mem::replace(&mut found.mode, Mode::Draining) {
+            Mode::Proposing(dialer, _) => found.mode = Mode::ProposingUnheard(dialer),
+            _ => {
+                found.remote_finished = true;
+                let (connection, number) = (found.connection, found.number);
+                self.transport.stop(connection, number);
+                self.remove_if_over(stream);
+            }
+        }
         self.pump();
     }
 

@@ -21,6 +21,7 @@ mod command;
 mod config;
 mod dialing;
 mod duplicates;
+mod ends;
 mod guard;
 mod health;
 mod io_error;

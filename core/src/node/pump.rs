@@ -235,7 +235,8 @@ impl Node {
         dial: Option<JobId>,
     ) {
         let window = self.windows.as_mut().filter(|_| matches!(via, Via::Quic(_))).map(Windows::opened);
-        let link = Link { via, share, streams: Default::default(), negotiating: 0, window };
+        let link =
+            Link { via, share, streams: Default::default(), negotiating: 0, may_miss_ends: true, window };
         self.transport.links.insert(connection, link);
         self.resize_window(connection, true);
         self.measure(connection);
@@ -289,6 +290,7 @@ impl Node {
             Event::Identify(told) => {
                 let (connection, peer, info) = (told.connection, told.peer, Arc::clone(&told.info));
                 self.learn(told);
+                self.learn_end_hearing(connection, &info.agent);
                 self.work.push_back(Work::Tell(Input::Peer(PeerEvent::Identified {
                     connection,
                     peer,

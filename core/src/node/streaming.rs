@@ -69,9 +69,6 @@ impl Node {
         while let Some((id, number)) = self.transport.granted(connection) {
             let Some(stream) = self.streams.get_mut(id) else { continue };
             stream.number = number;
-            if stream.remote_finished {
-                self.transport.stop(connection, number);
-            }
             self.work.push_back(Work::Write(id));
         }
     }
@@ -123,7 +120,7 @@ impl Node {
                 Ok(None) => self.read_more(id),
                 Err(error) => self.fail_stream(id, StreamFault::Malformed(error.to_string())),
             },
-            Mode::Listening(_) | Mode::Proposing(..) => self.read_more(id),
+            Mode::Listening(_) | Mode::Proposing(..) | Mode::ProposingUnheard(_) => self.read_more(id),
             Mode::Draining => self.discard(id),
         }
     }
@@ -152,7 +149,10 @@ impl Node {
         let Some(stream) = self.streams.get_mut(id).filter(|s| !s.remote_finished) else { return };
         match self.transport.read(stream.connection, stream.number, CHUNK) {
             Ok(Read::Blocked) => {}
-            Ok(Read::Data(_)) => self.work.push_back(Work::Read(id)),
+            Ok(Read::Data(_)) => {
+                self.heard_from(id);
+                self.work.push_back(Work::Read(id));
+            }
             Ok(Read::Finished) => {
                 stream.remote_finished = true;
                 self.remove_if_over(id);
@@ -173,6 +173,10 @@ impl Node {
                 let agreed = dialer.handle_bytes(chunk, &mut answer);
                 agreed.map(|agreed| agreed.map(|_| (None, *framing, dialer.take_rest())))
             }
+            Mode::ProposingUnheard(dialer) => {
+                let agreed = dialer.handle_bytes(chunk, &mut answer);
+                agreed.map(|agreed| agreed.map(|_| (None, Framing::Raw, Vec::new())))
+            }
             Mode::Listening(listener) => {
                 let find = |name: &str| {
                     let found = self.routes.get_key_value(name);
@@ -185,7 +189,7 @@ impl Node {
         };
         stream.enqueue(answer.freeze());
         match outcome {
-            Ok(None) => {}
+            Ok(None) => self.heard_from(id),
             Ok(Some((None, framing, rest))) => self.proposal_accepted(id, framing, rest),
             Ok(Some((Some((name, route)), _, rest))) => self.inbound_agreed(id, name, route, rest),
             Err(NegotiateError::Unsupported) => {
@@ -207,7 +211,16 @@ impl Node {
         self.streams.set_deadline(id, None);
         let Some(stream) = self.streams.get_mut(id) else { return };
         let is_app = stream.owner == Owner::App;
-        stream.mode = carry_on(stream.owner, framing, rest);
+        if rest.is_empty() {
+            stream.end_from = self.transport.end_grace(stream.connection).map(|grace| self.now + grace);
+        }
+        if matches!(stream.mode, Mode::ProposingUnheard(_)) {
+            stream.mode = Mode::Draining;
+            stream.remote_finished = true;
+            self.transport.stop(stream.connection, stream.number);
+        } else {
+            stream.mode = carry_on(stream.owner, framing, rest);
+        }
         if is_app {
             self.emit_stream(id, AppStreamEvent::Agreed);
         }
@@ -269,6 +282,7 @@ impl Node {
         if !stream.queue.is_empty() {
             return;
         }
+        let held = stream.held_until();
         if std::mem::take(&mut stream.wants_to_write) {
             self.events.push_back(Event::Stream { stream: id, event: AppStreamEvent::Writable });
         }
@@ -280,6 +294,9 @@ impl Node {
                     self.tell_owner(id, StreamEvent::Drained);
                 }
             }
+        }
+        if held.is_some() {
+            self.streams.set_deadline(id, held);
         }
         self.remove_if_over(id);
     }
@@ -359,12 +376,14 @@ impl Node {
 
     pub(super) fn expire_streams(&mut self) {
         while let Some(id) = self.streams.pop_late(self.now) {
-            if self.streams.get(id).is_some_and(|s| matches!(s.mode, Mode::Draining)) {
-                self.drop_stream(id);
-                continue;
+            match self.streams.get(id).map(|stream| &stream.mode) {
+                Some(Mode::Listening(_) | Mode::Proposing(..) | Mode::ProposingUnheard(_)) => {
+                    self.counters.add("streams.negotiation.timeout", 1);
+                    self.fail_stream(id, StreamFault::NegotiationTimeout);
+                }
+                Some(Mode::Draining) if !self.is_held(id) => self.drop_stream(id),
+                _ => self.work.push_back(Work::Write(id)),
             }
-            self.counters.add("streams.negotiation.timeout", 1);
-            self.fail_stream(id, StreamFault::NegotiationTimeout);
         }
     }
 }
@@ -486,6 +505,7 @@ impl Node {
         for side in [a, b] {
             if let Some(stream) = self.streams.get_mut(side).filter(|_| end.is_none()) {
                 stream.mode = Mode::Spliced(id);
+                stream.end_from = None;
             }
         }
         match end {
@@ -524,7 +544,7 @@ pub(super) fn flush(stream: &mut Stream, transport: &mut Transport) -> Result<()
             return Ok(());
         }
     }
-    if stream.finishing && !stream.finished {
+    if stream.is_ready_to_finish(transport.now, transport.hears_every_end(stream.connection)) {
         transport.finish(stream.connection, stream.number);
         stream.finished = true;
     }

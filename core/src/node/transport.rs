@@ -57,6 +57,9 @@ pub(crate) struct Link {
     pub(crate) negotiating: usize,
     /// How much the peer may have under way, where that follows what circuits need.
     pub(crate) window: Option<Window>,
+    /// Whether the remote's library may miss the end of a stream that comes before its handler listens; until identify
+    /// tells which it is.
+    pub(crate) may_miss_ends: bool,
 }
 
 /// All byte pipes of a node.

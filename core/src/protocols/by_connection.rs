@@ -42,6 +42,11 @@ impl<K: Ord + Copy, V> ByConnection<K, V> {
         self.entries.keys().copied()
     }
 
+    /// The keys of a connection, in order.
+    pub(crate) fn on_connection(&self, connection: ConnectionId) -> Vec<K> {
+        self.keys.get(&connection).into_iter().flatten().copied().collect()
+    }
+
     pub(crate) fn remove(&mut self, key: K) -> Option<(ConnectionId, V)> {
         let (connection, value) = self.entries.remove(&key)?;
         if let Some(keys) = self.keys.get_mut(&connection) {

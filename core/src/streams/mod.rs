@@ -86,9 +86,12 @@ pub(crate) enum Owner {
 pub(crate) enum Mode {
     /// Waiting for the remote to propose a protocol we speak. Exits: agreed, refused, timed out.
     Listening(Box<Listener>),
-    /// Waiting for the remote to agree to our proposal, while frames may already go out. Exits: agreed, refused, timed
-    /// out.
+    /// Waiting for the remote to agree to our proposal, while frames may already go out. Exits: agreed,
+    /// refused, timed out; stopped ([`Mode::ProposingUnheard`]).
     Proposing(Box<Dialer>, Framing),
+    /// The same; what the remote says beyond its agreement is not wanted. Exits: agreed ([`Mode::Draining`]), refused,
+    /// timed out.
+    ProposingUnheard(Box<Dialer>),
     /// Cut into frames for a behaviour.
     Framed(Box<FrameDecoder>),
     /// Pulled by the embedder; the bytes here came together with the agreement and are read first.
@@ -125,7 +128,9 @@ pub(crate) struct Stream {
     pub(crate) stopped: Option<u64>,
     /// The remote's direction has ended.
     pub(crate) remote_finished: bool,
-    /// When negotiation, or draining, must be over.
+    /// It has agreed to our proposal, but may not hear our end before that.
+    pub(crate) end_from: Option<Instant>,
+    /// When negotiation, or draining, must be over, or a held end is due.
     pub(crate) deadline: Option<Instant>,
     /// Told the embedder that it can read, and it has not tried since.
     pub(crate) told_readable: bool,
@@ -161,6 +166,7 @@ impl Stream {
             finished: false,
             stopped: None,
             remote_finished: false,
+            end_from: None,
             deadline: Some(deadline),
             told_readable: false,
             wants_to_write: false,
@@ -183,6 +189,27 @@ impl Stream {
         self.finishing = true;
         self.finished = true;
         self.stopped = Some(code);
+    }
+
+    /// Whether our direction is to end now. Unless the remote is known to hear every end, that waits for it to agree to our
+    /// proposal, and then until [`Stream::end_from`]: js-libp2p loses streams whose end comes with the proposal, or before
+    /// its handler runs.
+    pub(crate) fn is_ready_to_finish(&self, now: Instant, hears_every_end: bool) -> bool {
+        let is_heard = hears_every_end || self.is_agreed() && self.end_from.is_none_or(|at| at <= now);
+        self.is_at_end() && is_heard
+    }
+
+    /// When our direction is to end, if only that instant is waited for.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        self.end_from.filter(|_| self.is_at_end() && self.is_agreed())
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.finishing && !self.finished && self.queue.is_empty()
+    }
+
+    fn is_agreed(&self) -> bool {
+        !matches!(self.mode, Mode::Proposing(..) | Mode::ProposingUnheard(_))
     }
 
     /// Whether both directions have ended.

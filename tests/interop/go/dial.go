@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 
 const (
 	echoProtocol = "/echo/1.0.0"
+	perfProtocol = "/perf/1.0.0"
 	// pingPause lets a stream end on the far side first: go-libp2p resets pings beyond a few streams at once.
 	pingPause = 100 * time.Millisecond
 )
@@ -151,4 +153,34 @@ func serveEcho(h host.Host) {
 		}
 		_ = s.Close()
 	})
+}
+
+// servePerf reads a download size and an upload to its end, then sends that many bytes (libp2p specs, perf).
+func servePerf(h host.Host) {
+	h.SetStreamHandler(perfProtocol, func(s network.Stream) {
+		if err := answerPerf(s); err != nil {
+			_ = s.Reset()
+			return
+		}
+		_ = s.Close()
+	})
+}
+
+func answerPerf(s network.Stream) error {
+	var size [8]byte
+	if _, err := io.ReadFull(s, size[:]); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, s); err != nil {
+		return err
+	}
+	zeros := make([]byte, 64<<10)
+	for left := binary.BigEndian.Uint64(size[:]); left > 0; {
+		n, err := s.Write(zeros[:min(left, uint64(len(zeros)))])
+		if err != nil {
+			return err
+		}
+		left -= uint64(n)
+	}
+	return nil
 }

@@ -1,4 +1,5 @@
-// go-peer is a small go-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify and echo.
+// go-peer is a small go-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify, echo, perf and
+// rendezvous.
 package main
 
 import (
@@ -123,6 +124,7 @@ func run(opts *options) error {
 		return err
 	}
 	serveEcho(h)
+	servePerf(h)
 
 	switch opts.command {
 	case "relay":
@@ -163,7 +165,6 @@ func newHost(opts *options) (host.Host, error) {
 		// All of the suite comes from one address, and the benches come in thousands.
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
-		libp2p.UserAgent("interop-go-peer"),
 	}
 	if opts.seed != "" {
 		key, err := keyOf(opts.seed)

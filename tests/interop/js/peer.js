@@ -1,4 +1,5 @@
-// A small js-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify, echo and rendezvous.
+// A small js-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify, echo, perf and
+// rendezvous.
 
 import { createCipheriv, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -18,10 +19,11 @@ import { emit, full } from './events.js'
 import { discover, register, servePoint } from './rendezvous.js'
 
 const ECHO = '/echo/1.0.0'
+const PERF = '/perf/1.0.0'
 const DIAL_TIMEOUT_MS = 25_000
 // Lets a stream end on the far side first: go-libp2p resets pings beyond a few streams at once.
 const PING_PAUSE_MS = 100
-const ECHO_CHUNK = 64 * 1024
+const CHUNK = 64 * 1024
 const USAGE = 'usage: peer.js relay|listen|ping|echo|identify|rendezvous|register|discover [MULTIADDR] [--listen MA] ...'
 
 const COMMANDS = {
@@ -67,7 +69,6 @@ async function newNode (options) {
   const node = await createLibp2p({
     start: false,
     privateKey: options.key,
-    nodeInfo: { userAgent: 'interop-js-peer' },
     addresses: { listen: [...options.listen, ...options.relay.map(relay => `${relay}/p2p-circuit`)] },
     transports: [quic(), circuitRelayTransport()],
     connectionEncrypters: securities(options.security),
@@ -82,6 +83,7 @@ async function newNode (options) {
   node.addEventListener('connection:open', ({ detail }) => emitConnected(detail))
   node.addEventListener('peer:identify', ({ detail }) => emitIdentified(detail))
   await node.handle(ECHO, answerEcho, { runOnLimitedConnection: true })
+  await node.handle(PERF, answerPerf, { runOnLimitedConnection: true })
   await node.start()
   return node
 }
@@ -175,8 +177,8 @@ async function echo (connection, bytes, signal) {
 
 async function send (stream, seed, bytes, signal) {
   const next = pseudoRandom(seed)
-  for (let left = bytes; left > 0; left -= ECHO_CHUNK) {
-    if (!stream.send(next(Math.min(left, ECHO_CHUNK)))) {
+  for (let left = bytes; left > 0; left -= CHUNK) {
+    if (!stream.send(next(Math.min(left, CHUNK)))) {
       await stream.onDrain({ signal })
     }
   }
@@ -204,6 +206,20 @@ function pseudoRandom (seed) {
 async function answerEcho (stream) {
   for await (const chunk of stream) {
     if (!stream.send(chunk)) {
+      await stream.onDrain()
+    }
+  }
+  await stream.close()
+}
+
+// Reads a download size in eight bytes, big-endian, and an upload to its end, then sends that many bytes.
+async function answerPerf (stream) {
+  const size = []
+  for await (const chunk of stream) {
+    size.push(...chunk.subarray().subarray(0, 8 - size.length))
+  }
+  for (let left = Number(Buffer.from(size).readBigUInt64BE()); left > 0; left -= CHUNK) {
+    if (!stream.send(new Uint8Array(Math.min(left, CHUNK)))) {
       await stream.onDrain()
     }
   }

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use peerless_core::{
-    behaviour::{Input, StreamEvent},
+    behaviour::{Input, PeerEvent, StreamEvent},
     event::Event as NodeEvent,
     ids::{ConnectionId, StreamId},
-    protocols::rendezvous::{
-        self, RENDEZVOUS, Status,
-        server::{Config, Event, Limits, Server},
+    protocols::{
+        identify::Info,
+        rendezvous::{
+            self, RENDEZVOUS, Status,
+            server::{Config, Event, Limits, Server},
+        },
     },
 };
 use peerless_proto::{
@@ -86,13 +89,36 @@ pub(crate) fn discover(ns: Option<&str>, limit: Option<u64>, cookie: Option<&[u8
     Message { r#type: Some(MessageType::Discover as i32), discover: Some(discover), ..Default::default() }
 }
 
-/// Says something on a new stream and takes the answer, if there is one.
+/// Says something on a new stream and takes the answer, if there is one. Who only discovers tells nothing of itself then.
 pub(crate) fn ask(solo: &mut Solo<Server>, connection: ConnectionId, message: &Message) -> Option<Message> {
     let stream = solo.accept(connection, &RENDEZVOUS);
     solo.receive(stream, message.encode_to_vec());
-    let answer = take(solo, stream);
+    let mut answer = take(solo, stream);
+    if answer.is_none() && message.discover.is_some() {
+        identified(solo, connection, &library(""));
+        answer = take(solo, stream);
+    }
     solo.finish(stream);
     answer
+}
+
+/// What identify tells of a program with this agent.
+pub(crate) fn library(agent: &str) -> Info {
+    Info {
+        public_key: identity("guest").keypair().public(),
+        protocols: Vec::new(),
+        listen_addresses: Vec::new(),
+        certified: false,
+        observed: None,
+        agent: agent.into(),
+        protocol_version: "ipfs/0.1.0".into(),
+    }
+}
+
+/// Identify tells what is behind a connection.
+pub(crate) fn identified(solo: &mut Solo<Server>, connection: ConnectionId, info: &Info) {
+    let peer = peer("guest");
+    solo.input(Input::Peer(PeerEvent::Identified { connection, peer, info: info.clone().into() }));
 }
 
 /// Takes what was said on a stream, and lets it leave.

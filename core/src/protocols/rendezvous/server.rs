@@ -9,8 +9,9 @@
 //! confirmed it; others see it at once.
 //!
 //! Each client is answered in the dialect of records that it registers with; one that says it reads all of them gets all.
-//! Else the name that identify told for its library decides; else it is taken to read the specification's, and if there is
-//! none of these for it, what those have registered with whom it asks for.
+//! Else what identify tells of its library decides, and its first question waits up to two seconds for that; else it is
+//! taken to read the specification's. What it does not read is left out: most clients give up a whole answer over one record
+//! of another kind.
 
 mod card;
 mod config;
@@ -20,15 +21,13 @@ mod journal;
 mod load;
 mod order;
 mod owners;
+mod readers;
 mod refusal;
 mod requests;
 mod rows;
 mod table;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use libp2p_identity::PeerId;
 use peerless_proto::{
@@ -40,7 +39,14 @@ use peerless_proto::{
 };
 
 pub use self::config::{Config, Event, Limits};
-use self::{cookie::Baker, dialect::Dialect, journal::Journal, load::Loading, table::Table};
+use self::{
+    cookie::Baker,
+    dialect::{Dialect, Reads},
+    journal::Journal,
+    load::Loading,
+    readers::{Readers, Turn},
+    table::Table,
+};
 use super::{spec, wire};
 use crate::{
     behaviour::{
@@ -49,6 +55,7 @@ use crate::{
     ids::{ConnectionId, StreamId},
     protocols::{
         by_connection::ByConnection,
+        identify,
         rate::Buckets,
         relay::limits::{Place, places},
     },
@@ -77,8 +84,7 @@ pub struct Server {
     /// How often in a row the store could not be read.
     load_failures: u32,
     exchanges: ByConnection<StreamId, Exchange>,
-    /// What the clients of connections read: what they last registered with, or else what identify tells.
-    dialects: BTreeMap<ConnectionId, Dialect>,
+    readers: Readers,
     peers: Buckets<PeerId>,
     hosts: Buckets<Place>,
     timers: Timers<StreamId>,
@@ -154,7 +160,7 @@ impl Server {
             phase: Phase::New,
             load_failures: 0,
             exchanges: ByConnection::default(),
-            dialects: BTreeMap::new(),
+            readers: Readers::default(),
             peers: Buckets::default(),
             hosts: Buckets::default(),
             timers: Timers::default(),
@@ -187,7 +193,7 @@ impl Server {
         let point = self.point().map_or(0, |Point { table, journal, .. }| {
             table.len() + table.owners() + table.namespaces() + journal.len()
         });
-        point + self.exchanges.len() + self.dialects.len() + self.timers.len() + self.unsent
+        point + self.exchanges.len() + self.readers.len() + self.timers.len() + self.unsent
     }
 
     /// Whether all tables are empty.
@@ -255,7 +261,10 @@ impl Server {
             && exchange.unsent <= UNSENT_PER_STREAM
         {
             if let Some(request) = exchange.requests.pop_front() {
-                self.on_request(cx, stream, request);
+                match self.reads(cx, stream, &request) {
+                    Some(reads) => self.on_request(cx, stream, request, reads),
+                    None => return self.put_back(stream, request),
+                }
                 continue;
             }
             if exchange.ended && !exchange.finished {
@@ -266,6 +275,51 @@ impl Server {
                 self.remove(stream);
             }
             break;
+        }
+    }
+
+    /// What the client of a request is to be answered with, for whom that matters; `None` while that is waited for.
+    fn reads(&mut self, cx: &mut Context<'_>, stream: StreamId, request: &Request) -> Option<Reads> {
+        let Request::Discover(request) = request else { return Some(Reads::Any) };
+        let Some((connection, exchange)) = self.exchanges.entry(stream) else { return Some(Reads::Any) };
+        if request.any_dialect == Some(true) {
+            return Some(Reads::Any);
+        }
+        if let Some(dialect) = self.given(exchange.peer) {
+            return Some(Reads::Only(dialect));
+        }
+        match self.readers.on_question(connection, cx.now()) {
+            Turn::Answer(dialect) => Some(Reads::Only(dialect)),
+            Turn::Wait => None,
+            Turn::Guess => {
+                cx.count("rendezvous.identify_not_awaited");
+                Some(Reads::Only(Dialect::GUESS))
+            }
+        }
+    }
+
+    /// In which dialect a peer is registered.
+    fn given(&self, peer: PeerId) -> Option<Dialect> {
+        let table = &self.point()?.table;
+        table.owner_at(table.owner(&peer.to_bytes())?).dialect()
+    }
+
+    fn put_back(&mut self, stream: StreamId, request: Request) {
+        if let Some(exchange) = self.exchanges.get_mut(stream) {
+            exchange.requests.push_front(request);
+        }
+    }
+
+    /// Answers what waits on the streams of a connection.
+    fn serve_connection(&mut self, cx: &mut Context<'_>, connection: ConnectionId) {
+        for stream in self.exchanges.on_connection(connection) {
+            self.serve(cx, stream);
+        }
+    }
+
+    fn on_identified(&mut self, cx: &mut Context<'_>, connection: ConnectionId, info: &identify::Info) {
+        if self.readers.on_identified(connection, info) {
+            self.serve_connection(cx, connection);
         }
     }
 
@@ -284,7 +338,7 @@ impl Server {
     }
 
     fn on_disconnected(&mut self, connection: ConnectionId) {
-        self.dialects.remove(&connection);
+        self.readers.on_disconnected(connection);
         for (stream, exchange) in self.exchanges.remove_connection(connection) {
             self.timers.clear(exchange.until, stream);
             self.unsent -= exchange.unsent;
@@ -321,6 +375,10 @@ impl Server {
         while let Some((_, stream)) = self.timers.pop_due(now) {
             self.give_up(cx, stream, "rendezvous.request_timeout");
         }
+        while let Some(connection) = self.readers.pop_silent(now) {
+            cx.count("rendezvous.identify_missing");
+            self.serve_connection(cx, connection);
+        }
         let Phase::Ready(point) = &mut self.phase else { return };
         while let Some(ended) = point.table.expire(now) {
             point.unstore(&ended);
@@ -347,9 +405,7 @@ impl Behaviour for Server {
         match input {
             Input::Addresses | Input::Peer(PeerEvent::Connected { .. }) => self.start(cx),
             Input::Peer(PeerEvent::Identified { connection, info, .. }) => {
-                if let Some(dialect) = Dialect::of_agent(&info.agent) {
-                    self.dialects.entry(connection).or_insert(dialect);
-                }
+                self.on_identified(cx, connection, &info);
             }
             Input::Peer(PeerEvent::Disconnected { connection, .. }) => self.on_disconnected(connection),
             Input::Stream(stream, event) => match event {
@@ -382,7 +438,8 @@ impl Behaviour for Server {
             expiry.map(|at| Deadline::new(at, "registration expires")),
             store.map(|at| Deadline::new(at, "rendezvous store")),
         );
-        Deadline::earliest(stream, others)
+        let identify = self.readers.next().map(|at| Deadline::new(at, "rendezvous waits for identify"));
+        Deadline::earliest(Deadline::earliest(stream, identify), others)
     }
 
     fn describe(&self, _: &ProtocolName, frame: &[u8], _: UnixTime) -> Option<String> {

@@ -176,3 +176,28 @@ pub(crate) async fn serve_echo(mut incoming: IncomingStreams) {
         });
     }
 }
+
+/// Reads a download size and an upload to its end, then sends that many bytes (libp2p specs, perf).
+pub(crate) async fn serve_perf(mut incoming: IncomingStreams) {
+    while let Some((_, stream)) = incoming.next().await {
+        tokio::spawn(async move {
+            if let Err(error) = answer_perf(stream).await {
+                eprintln!("perf: {error}");
+            }
+        });
+    }
+}
+
+async fn answer_perf(mut stream: Stream) -> Result<(), Failure> {
+    let (mut size, mut chunk) = ([0; 8], vec![0; CHUNK]);
+    stream.read_exact(&mut size).await?;
+    while stream.read(&mut chunk).await? > 0 {}
+    let mut left = u64::from_be_bytes(size);
+    while left > 0 {
+        let take = left.min(CHUNK as u64) as usize;
+        stream.write_all(&chunk[..take]).await?;
+        left -= take as u64;
+    }
+    stream.close().await?;
+    Ok(())
+}

@@ -1,5 +1,5 @@
-//! A small rust-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify, echo and
-//! rendezvous.
+//! A small rust-libp2p peer for the interop suite: QUIC below, circuits through relays, ping, identify, echo, perf
+//! and rendezvous.
 
 mod dial;
 mod rendezvous;
@@ -23,6 +23,7 @@ use tracing_subscriber::EnvFilter;
 use crate::report::report;
 
 const ECHO: StreamProtocol = StreamProtocol::new("/echo/1.0.0");
+const PERF: StreamProtocol = StreamProtocol::new("/perf/1.0.0");
 const PING_INTERVAL: Duration = Duration::from_millis(100);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(25);
 /// What a relay takes at most: no limit is in the way of a measurement.
@@ -133,6 +134,8 @@ async fn run(options: Options) -> Result<(), Failure> {
     let swarm = new_swarm(&options)?;
     let incoming = swarm.behaviour().streams.new_control().accept(ECHO)?;
     tokio::spawn(dial::serve_echo(incoming));
+    let incoming = swarm.behaviour().streams.new_control().accept(PERF)?;
+    tokio::spawn(dial::serve_perf(incoming));
     match options.command {
         Command::Relay(Relay { listen, .. }) => serve(swarm, listen, vec![]).await,
         Command::Listen(Listen { listen, relay }) => serve(swarm, listen, relay).await,

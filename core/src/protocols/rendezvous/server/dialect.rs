@@ -15,7 +15,10 @@ use peerless_proto::{
 };
 
 use super::refusal::Refusal;
-use crate::swarm::hostless;
+use crate::{protocols::identify, swarm::hostless};
+
+/// The protocol version that every library but rust-libp2p tells by itself.
+const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
 
 /// What kind of record a peer gives, and clients of its kind read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,17 +34,34 @@ pub(super) enum Dialect {
 impl Dialect {
     pub(super) const ALL: [Self; 3] = [Self::Standard, Self::RoutingState, Self::PeerInfo];
 
-    /// What the libraries are known to read that an agent names. Only for clients that have registered nothing, which
-    /// tell nothing else by which they could be known.
-    pub(super) fn of_agent(agent: &str) -> Option<Self> {
-        if agent.starts_with("rust-libp2p") {
-            Some(Self::RoutingState)
-        } else if agent.contains("py-libp2p") || agent.contains("berty") {
-            Some(Self::PeerInfo)
+    /// What a client is taken to read of which nothing is known: the specification's.
+    pub(super) const GUESS: Self = Self::Standard;
+
+    /// What a client reads that has registered nothing, by what identify tells of its library. Programs may give themselves
+    /// any agent; those of rust-libp2p are known then by what they leave out or have to choose: other libraries send a
+    /// signed record, or the protocol version `ipfs/0.1.0`. Those of Go that go by the library's default are known by their
+    /// module's path.
+    pub(super) fn of_library(info: &identify::Info) -> Self {
+        let agent = info.agent.as_str();
+        let is = |library: &str| agent.contains(library);
+        if is("rust-libp2p") {
+            Self::RoutingState
+        } else if is("py-libp2p") || is("berty") || is("go-libp2p") || is_module(agent) {
+            Self::PeerInfo
+        } else if is("js-libp2p") || is("nim-libp2p") || info.certified {
+            Self::Standard
+        } else if !info.protocol_version.is_empty() && info.protocol_version != PROTOCOL_VERSION {
+            Self::RoutingState
         } else {
-            None
+            Self::GUESS
         }
     }
+}
+
+/// Whether an agent is the path of a Go module and its version, such as `example.org/node@v1.2.3`.
+fn is_module(agent: &str) -> bool {
+    let host = agent.split_once('@').and_then(|(path, _)| path.split_once('/'));
+    host.is_some_and(|(host, _)| host.contains('.') && !host.contains(' '))
 }
 
 /// What a client reads.

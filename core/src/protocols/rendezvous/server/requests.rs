@@ -15,7 +15,7 @@ use super::{
     super::{MAX_MESSAGE, MAX_NAMESPACE, Status},
     Client, Config, Event, MAX_UNSENT, Phase, Point, Request, Server,
     cookie::Position,
-    dialect::{self, Dialect, Reads, Record},
+    dialect::{self, Reads, Record},
     journal::Waiting,
     owners::Owner,
     refusal::Refusal,
@@ -36,14 +36,24 @@ const MAX_PASSED_OVER: usize = 10_000;
 const ANSWER_SPARE: usize = 1024;
 
 impl Server {
-    pub(super) fn on_request(&mut self, cx: &mut Context<'_>, stream: StreamId, request: Request) {
+    /// `reads` is what a discoverer reads.
+    pub(super) fn on_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: StreamId,
+        request: Request,
+        reads: Reads,
+    ) {
         let Some(client) = self.client(cx.view(), stream) else { return };
         let allowed = self.spend(cx, &client);
         match request {
             Request::Register(request) => {
                 let namespace = request.ns.clone().filter(|ns| is_namespace(ns));
                 match allowed.and_then(|()| self.register(cx, &client, request)) {
-                    Ok(waiting) => self.wait(waiting),
+                    Ok(waiting) => {
+                        self.wait(waiting);
+                        self.on_reader_known(cx, &client);
+                    }
                     Err(refusal) => self.refuse_register(cx, &client, namespace, refusal),
                 }
             }
@@ -53,7 +63,7 @@ impl Server {
                 Err(refusal) => cx.count(refusal.counter()),
             },
             Request::Discover(request) => {
-                let answer = allowed.and_then(|()| self.discover(cx, &client, &request));
+                let answer = allowed.and_then(|()| self.discover(cx, reads, &request));
                 match answer {
                     Ok(page) => self.answer(cx, stream, page),
                     Err(refusal) => self.refuse_discover(cx, &client, request.ns, refusal),
@@ -145,9 +155,6 @@ impl Server {
         if moved || changed {
             journal.write(rows::put_owner(table.owner_at(owner)));
         }
-        if let Some(dialect) = table.owner_at(owner).dialect() {
-            self.dialects.insert(client.connection, dialect);
-        }
         let Some(registration) = table.get(slot) else { return Err(Refusal::OutOfService) };
         let numbers = (registration.created, registration.refreshed);
         journal.write(rows::put_registration(&peer, &namespace, numbers, cx.unix() + ttl));
@@ -161,6 +168,14 @@ impl Server {
         }
         if let Phase::Ready(point) = &mut self.phase {
             point.journal.wait(waiting);
+        }
+    }
+
+    /// A registration tells what its client reads.
+    fn on_reader_known(&mut self, cx: &mut Context<'_>, client: &Client) {
+        let given = self.given(client.peer);
+        if given.is_some_and(|dialect| self.readers.on_registered(client.connection, dialect)) {
+            self.serve_connection(cx, client.connection);
         }
     }
 
@@ -222,12 +237,7 @@ impl Server {
 
     // DISCOVER.
 
-    fn discover(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &Client,
-        request: &Discover,
-    ) -> Result<Bytes, Refusal> {
+    fn discover(&mut self, cx: &mut Context<'_>, reads: Reads, request: &Discover) -> Result<Bytes, Refusal> {
         let Phase::Ready(point) = &self.phase else { return Err(Refusal::OutOfService) };
         let Point { table, baker, .. } = &**point;
         let namespace = request.ns.as_deref().filter(|ns| !ns.is_empty());
@@ -248,12 +258,7 @@ impl Server {
             }
         };
         let limit = self.page_limit(request.limit);
-        let read = |reads| point.read(namespace, position, limit, reads, cx.now());
-        let mut found = read(self.reads(client, request).unwrap_or(Reads::Only(Dialect::Standard)));
-        if self.reads(client, request).is_none() && found.page.is_empty() {
-            // Better something that it may not read than nothing, which is all there is of what it may.
-            found = found.left_out_first.map_or(found, |dialect| read(Reads::Only(dialect)));
-        }
+        let found = point.read(namespace, position, limit, reads, cx.now());
         let cookie = baker.bake(namespace, found.position);
         cx.count("rendezvous.discovered");
         cx.count_n("rendezvous.registrations_sent", found.page.len() as u64);
@@ -269,18 +274,6 @@ impl Server {
             0 => wanted,
             max => wanted.min(max),
         }
-    }
-
-    /// What kind of records a client reads, if that is known.
-    fn reads(&self, client: &Client, request: &Discover) -> Option<Reads> {
-        if request.any_dialect == Some(true) {
-            return Some(Reads::Any);
-        }
-        let given = self.point().and_then(|point| {
-            let owner = point.table.owner(&client.peer.to_bytes())?;
-            point.table.owner_at(owner).dialect()
-        });
-        given.or_else(|| self.dialects.get(&client.connection).copied()).map(Reads::Only)
     }
 
     // Answers.
@@ -338,8 +331,6 @@ struct Found {
     position: Position,
     /// How many were left out because the client does not read their records.
     left_out: usize,
-    /// What the first of these registered with.
-    left_out_first: Option<Dialect>,
 }
 
 impl Point {
@@ -353,7 +344,7 @@ impl Point {
         now: Instant,
     ) -> Found {
         let table = &self.table;
-        let mut found = Found { page: Page::default(), position, left_out: 0, left_out_first: None };
+        let mut found = Found { page: Page::default(), position, left_out: 0 };
         for step in table.read(namespace, position, limit) {
             let (entry, next) = match step {
                 Step::End(end) => {
@@ -374,7 +365,6 @@ impl Point {
                 found.page.push(name, &record, seconds(left));
             } else {
                 found.left_out += 1;
-                found.left_out_first = found.left_out_first.or(owner.dialect());
             }
             found.position = next;
         }
