@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use peerless_core::{
-    behaviour::{Input, PeerEvent, StreamEvent},
+    behaviour::{Input, StreamEvent},
     ids::{ConnectionId, StreamId},
     protocols::{
         identify::Info,
@@ -22,7 +22,7 @@ use peerless_proto::{
 };
 use peerless_tests::{
     laws::Laws,
-    solo::{Solo, identity, peer},
+    solo::{Solo, peer},
 };
 
 #[path = "rendezvous_server/point.rs"]
@@ -138,8 +138,9 @@ fn question(solo: &mut Solo<Server>, connection: ConnectionId) -> StreamId {
 
 /// Who is in the answer on a stream, and in which dialect; `None` if there is no answer.
 fn kinds(solo: &mut Solo<Server>, stream: StreamId) -> Option<Vec<(PeerId, Option<Dialect>)>> {
-    let found = take(solo, stream)?.discover_response.unwrap().registrations.into_iter();
-    Some(found.map(|found| owner(&found.signed_peer_record.unwrap())).collect())
+    let answer = take(solo, stream)?.discover_response.expect("an answer to a discovery");
+    let records = answer.registrations.into_iter().map(|found| found.signed_peer_record.expect("a record"));
+    Some(records.map(|record| owner(&record)).collect())
 }
 
 fn standard() -> Vec<(PeerId, Option<Dialect>)> {
@@ -202,7 +203,9 @@ fn a_a_question_waits_for_identify_and_those_behind_it_wait_too() {
     let streams = [question(&mut solo, guest), question(&mut solo, guest)];
     solo.receive(streams[0], discover(Some("elsewhere"), None, None).encode_to_vec());
     solo.advance(Duration::from_millis(1999));
-    streams.map(|stream| assert_eq!(kinds(&mut solo, stream), None));
+    for stream in streams {
+        assert_eq!(kinds(&mut solo, stream), None);
+    }
     identified(&mut solo, guest, &library("rust-libp2p/0.48.0"));
     let answers = solo.sent(streams[0]);
     assert_eq!(answers.len(), 2, "in the order of the questions");
