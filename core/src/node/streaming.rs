@@ -15,9 +15,9 @@ use crate::{
     event::{AppStreamEvent, Event, OpenError, SpliceEnd, SpliceReport, StreamFault},
     ids::{ConnectionId, StreamId},
     streams::{
-        Mode, Owner, Read, SpliceId, Stream, Streams, WriteFault,
+        Mode, Owner, Read, SpliceId, Stream, Streams, Taken, WriteFault,
         negotiate::{Dialer, Listener, NegotiateError},
-        splice::{Pipes, Splice, Turn},
+        splice::{Batch, Pipes, Splice, Turn},
     },
     swarm::table::Direction,
     trace::Glyph,
@@ -558,9 +558,9 @@ struct StreamPipes<'a> {
 }
 
 impl Pipes for StreamPipes<'_> {
-    fn read(&mut self, stream: StreamId, max: usize) -> Result<Read, StreamFault> {
+    fn take(&mut self, stream: StreamId, most: usize, into: &mut Batch) -> Result<Taken, StreamFault> {
         let stream = self.streams.get(stream).ok_or(StreamFault::ConnectionLost)?;
-        self.transport.read(stream.connection, stream.number, max)
+        self.transport.take(stream.connection, stream.number, most, |chunk| into.push(chunk))
     }
 
     fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, WriteFault> {

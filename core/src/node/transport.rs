@@ -13,7 +13,7 @@ use crate::{
     ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
     quic::{self, Quic},
     rng::{HashKeys, Map},
-    streams::{Read, WriteFault, windows::Window},
+    streams::{Read, Taken, WriteFault, windows::Window},
     time::Instant,
     upgrade,
 };
@@ -157,6 +157,37 @@ impl Transport {
                 }
             }
         }
+    }
+
+    /// Hands over up to `most` bytes, chunk by chunk.
+    pub(crate) fn take(
+        &mut self,
+        connection: ConnectionId,
+        number: u64,
+        most: usize,
+        mut each: impl FnMut(Bytes),
+    ) -> Result<Taken, StreamFault> {
+        if let Some(Via::Quic(id)) = self.via(connection).filter(|_| number < WAITING) {
+            return match self.quic.take(self.now, id, number, most, each) {
+                Ok(quic::Taken::Most) => Ok(Taken::Most),
+                Ok(quic::Taken::Blocked) => Ok(Taken::Blocked),
+                Ok(quic::Taken::Finished) => Ok(Taken::Finished),
+                Err(quic::ReadError::Reset(code)) => Err(StreamFault::Remote(code)),
+                Err(_) => Err(StreamFault::ConnectionLost),
+            };
+        }
+        let mut left = most;
+        while left > 0 {
+            match self.read(connection, number, left)? {
+                Read::Data(chunk) => {
+                    left -= chunk.len();
+                    each(chunk);
+                }
+                Read::Blocked => return Ok(Taken::Blocked),
+                Read::Finished => return Ok(Taken::Finished),
+            }
+        }
+        Ok(Taken::Most)
     }
 
     /// Takes a prefix off `data`; 0 means blocked.

@@ -9,7 +9,7 @@ use quinn_proto::{
     TransportErrorCode, VarInt,
 };
 
-use super::{Read, ReadError, WriteError, clock::StdInstant, congestion};
+use super::{Read, ReadError, Taken, WriteError, clock::StdInstant, congestion};
 use crate::{
     event::CloseReason,
     ids::{Id as _, QuicId, SocketId},
@@ -123,6 +123,35 @@ impl Connection {
             Err(quinn_proto::ReadError::Reset(code)) => Err(ReadError::Reset(code.into_inner())),
         };
         (read, chunks.finalize().should_transmit())
+    }
+
+    /// Reads up to `most` bytes chunk by chunk, and whether the peer is to be told of it. quinn-proto looks the stream up and
+    /// counts what was read once for all of them.
+    pub(super) fn take(
+        &mut self,
+        stream: u64,
+        most: usize,
+        mut each: impl FnMut(Bytes),
+    ) -> (Result<Taken, ReadError>, bool) {
+        let Some(id) = bidirectional(stream) else { return (Err(ReadError::Gone), false) };
+        let mut stream = self.quinn.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return (Err(ReadError::Gone), false) };
+        let mut left = most;
+        let taken = loop {
+            if left == 0 {
+                break Ok(Taken::Most);
+            }
+            match chunks.next(left) {
+                Ok(Some(chunk)) => {
+                    left -= chunk.bytes.len();
+                    each(chunk.bytes);
+                }
+                Ok(None) => break Ok(Taken::Finished),
+                Err(quinn_proto::ReadError::Blocked) => break Ok(Taken::Blocked),
+                Err(quinn_proto::ReadError::Reset(code)) => break Err(ReadError::Reset(code.into_inner())),
+            }
+        };
+        (taken, chunks.finalize().should_transmit())
     }
 
     /// Takes what there is room for off the front of `data`. If that is not all, quinn-proto has been told that there is

@@ -87,6 +87,17 @@ pub enum Read {
     Finished,
 }
 
+/// Why no more was read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is as much as was asked for.
+    Most,
+    /// There is no more for now; [`StreamNote::Readable`] follows.
+    Blocked,
+    /// The remote wrote all it had to write. The reading half is gone.
+    Finished,
+}
+
 /// Why nothing was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

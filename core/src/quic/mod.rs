@@ -47,7 +47,7 @@ pub use admission::{Admission, Everybody, Verdict};
 pub use config::Config;
 pub use crypto::{ClientHandshake, QuicCrypto, TlsCrypto};
 pub use datagram::{Datagram, Ecn, Transmit};
-pub use event::{ConnectError, Info, OpenError, QuicEvent, Read, ReadError, StreamNote, WriteError};
+pub use event::{ConnectError, Info, OpenError, QuicEvent, Read, ReadError, StreamNote, Taken, WriteError};
 pub use stats::{Refused, Stats};
 
 use self::{
@@ -303,6 +303,28 @@ impl Quic {
             self.touch_output(id);
         }
         read
+    }
+
+    /// Reads up to `most` bytes of a stream, chunk by chunk: the same as to [`read`](Self::read) again and again, and
+    /// cheaper. An error may come after some bytes.
+    ///
+    /// # Errors
+    /// If the remote reset the stream, or there is no such reading half.
+    pub fn take(
+        &mut self,
+        now: Instant,
+        id: QuicId,
+        stream: u64,
+        most: usize,
+        each: impl FnMut(Bytes),
+    ) -> Result<Taken, ReadError> {
+        self.tick(now);
+        let connection = self.live(id).ok_or(ReadError::Gone)?;
+        let (taken, tell_peer) = connection.take(stream, most, each);
+        if tell_peer {
+            self.touch_output(id);
+        }
+        taken
     }
 
     /// Writes as much of `data` as there is room for and takes it off its front; tells how much.

@@ -61,6 +61,17 @@ pub enum Read {
     Finished,
 }
 
+/// Why no more was read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It is as much as was asked for.
+    Most,
+    /// There is no more for now.
+    Blocked,
+    /// There is no more: the remote finished.
+    Finished,
+}
+
 /// Why nothing could be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WriteFault {

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::{
     event::{SpliceEnd, SpliceLimit, StreamFault},
     ids::{ConnectionId, Id, StreamId, Token},
-    streams::{Read, WriteFault, pace::Pace, windows::Meter},
+    streams::{Taken, WriteFault, pace::Pace, windows::Meter},
     time::Instant,
 };
 
@@ -47,8 +47,8 @@ impl Id for SpliceId {
 
 /// What a splice needs of the transport: its two streams as byte pipes.
 pub(crate) trait Pipes {
-    /// Takes up to `max` bytes from a stream.
-    fn read(&mut self, stream: StreamId, max: usize) -> Result<Read, StreamFault>;
+    /// Takes up to `most` bytes from a stream, in the chunks in which they came. A fault may come after some.
+    fn take(&mut self, stream: StreamId, most: usize, into: &mut Batch) -> Result<Taken, StreamFault>;
     /// Takes a prefix off `data`; 0 means blocked.
     fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, WriteFault>;
     /// Why the remote wants no more, if it does not.
@@ -242,7 +242,7 @@ impl Splice {
 }
 
 /// What was read in one turn.
-type Batch = SmallVec<[Bytes; 64]>;
+pub(crate) type Batch = SmallVec<[Bytes; 64]>;
 
 /// Makes one chunk of many. A chunk is what one packet brought, and the sending side searches its chunks from the oldest
 /// unacknowledged one for each packet it assembles: with a window full of them that costs more than this copy, which also
@@ -364,35 +364,34 @@ impl Flow {
         cap: u64,
         budget: usize,
     ) -> Result<Filled, Side> {
+        if budget == 0 {
+            return Ok(Filled::Budget);
+        }
+        let left = if cap == 0 { u64::MAX } else { cap - self.read };
+        let most = budget.min(usize::try_from(left).unwrap_or(usize::MAX));
         let mut batch = Batch::new();
-        let mut size = 0;
-        let filled = loop {
-            if size >= budget {
-                break Filled::Budget;
-            }
-            let left = if cap == 0 { u64::MAX } else { cap - self.read };
+        let mut taken = pipes.take(source, most, &mut batch);
+        let size: usize = batch.iter().map(Bytes::len).sum();
+        self.read += size as u64;
+        if taken == Ok(Taken::Most) && most < budget {
             // At the limit one more byte is asked for: only a source that goes on sending has exceeded it.
-            let max = (budget - size).min(usize::try_from(left).unwrap_or(usize::MAX)).max(1);
-            match pipes.read(source, max) {
-                Ok(Read::Blocked) => break Filled::Blocked,
-                Ok(Read::Finished) => {
-                    self.source_finished = true;
-                    break Filled::Blocked;
-                }
-                Ok(Read::Data(_)) if left == 0 => break Filled::Limit,
-                Ok(Read::Data(chunk)) => {
-                    size += chunk.len();
-                    self.read += chunk.len() as u64;
-                    batch.push(chunk);
-                }
-                Err(StreamFault::Remote(code)) => {
-                    pipes.reset(sink);
-                    self.finished = true;
-                    self.broken = Some(Side::Source(StreamFault::Remote(code)));
-                    return Ok(Filled::Blocked);
-                }
-                Err(fault) => return Err(Side::Source(fault)),
+            taken = pipes.take(source, 1, &mut Batch::new());
+        }
+        let filled = match taken {
+            Ok(Taken::Most) if most < budget => Filled::Limit,
+            Ok(Taken::Most) => Filled::Budget,
+            Ok(Taken::Blocked) => Filled::Blocked,
+            Ok(Taken::Finished) => {
+                self.source_finished = true;
+                Filled::Blocked
             }
+            Err(StreamFault::Remote(code)) => {
+                pipes.reset(sink);
+                self.finished = true;
+                self.broken = Some(Side::Source(StreamFault::Remote(code)));
+                return Ok(Filled::Blocked);
+            }
+            Err(fault) => return Err(Side::Source(fault)),
         };
         if let Some(chunk) = join(batch, size) {
             let fits = self.hold.push_back(chunk);

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::time::Deadline;
+use crate::{streams::Read, time::Deadline};
 
 /// Two streams as queues, with room for `room` written bytes each.
 #[derive(Default)]
@@ -21,16 +21,24 @@ fn id(n: u32) -> StreamId {
 }
 
 impl Pipes for Fake {
-    fn read(&mut self, stream: StreamId, max: usize) -> Result<Read, StreamFault> {
+    fn take(&mut self, stream: StreamId, most: usize, into: &mut Batch) -> Result<Taken, StreamFault> {
         if self.source_reset == Some(stream.index() as usize) {
             return Err(StreamFault::Remote(7));
         }
         let queue = &mut self.incoming[stream.index() as usize];
-        match queue.front_mut() {
-            None => Ok(Read::Blocked),
-            Some(Read::Data(chunk)) if chunk.len() > max => Ok(Read::Data(chunk.split_to(max))),
-            Some(_) => Ok(queue.pop_front().unwrap()),
+        let mut left = most;
+        while left > 0 {
+            match queue.front_mut() {
+                None => return Ok(Taken::Blocked),
+                Some(Read::Data(chunk)) if chunk.len() > left => into.push(chunk.split_to(left)),
+                Some(_) => match queue.pop_front().unwrap() {
+                    Read::Data(chunk) => into.push(chunk),
+                    _ => return Ok(Taken::Finished),
+                },
+            }
+            left -= into.last().map_or(0, Bytes::len);
         }
+        Ok(Taken::Most)
     }
 
     fn write(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, WriteFault> {
