@@ -165,14 +165,7 @@ impl Node {
         let mut hash_rng = rng.fork("hash");
         let mut keys = || HashKeys::new(&mut hash_rng);
         let (splices, windows) = relayed(&config, start.now);
-        let behaviours = built_in(&config).into_iter().chain(config.behaviours);
-        let behaviours: Vec<_> = behaviours
-            .map(|behaviour| Slot {
-                rng: rng.fork(behaviour.name()),
-                specs: behaviour.protocols().to_vec(),
-                behaviour,
-            })
-            .collect();
+        let behaviours = slots(built_in(&config).into_iter().chain(config.behaviours), &rng);
         let routes = routes(&behaviours, &config.app_protocols)?;
         let protocols =
             routes.iter().filter(|(_, r)| r.inbound_per_peer > 0).map(|(name, _)| name.clone()).collect();
@@ -460,6 +453,16 @@ impl std::fmt::Debug for Node {
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
+}
+
+/// Behaviours, each with luck of its own.
+fn slots(behaviours: impl Iterator<Item = Box<dyn Behaviour>>, rng: &Rng) -> Vec<Slot> {
+    let slot = |behaviour: Box<dyn Behaviour>| Slot {
+        rng: rng.fork(behaviour.name()),
+        specs: behaviour.protocols().to_vec(),
+        behaviour,
+    };
+    behaviours.map(slot).collect()
 }
 
 /// The rate that circuits share, and the windows of a relay, which follow what they need.
