@@ -269,7 +269,7 @@ pub enum Action {
         stream: StreamId,
     },
     /// Give the stream up in both directions at once. Its id is stale afterwards and no event follows. On a spliced
-    /// stream this ends the splice, with its report.
+    /// stream this ends the splice, with its report, and both remotes are told that a limit was reached.
     Reset {
         /// The stream.
         stream: StreamId,

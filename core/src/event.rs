@@ -5,8 +5,10 @@ use std::{any::Any, net::IpAddr, time::Duration};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
+pub use self::reached::ReachedLimit;
 use crate::{
     behaviour::ProtocolName,
+    codes::Said,
     ids::{ConnectionId, DialId, QueryId, StreamId},
     protocols::{identify, ping, relay, rendezvous},
     storage::StorageRequest,
@@ -14,7 +16,9 @@ use crate::{
     time::Instant,
 };
 
+mod codes;
 mod display;
+mod reached;
 
 /// What the embedder is told, in order.
 #[derive(Debug)]
@@ -266,7 +270,7 @@ pub enum AppStreamEvent {
 #[non_exhaustive]
 pub enum StreamFault {
     /// The remote gave it up.
-    #[error("the remote reset the stream (code {0})")]
+    #[error("the remote reset the stream{}", Said::of_stream(*.0))]
     Remote(u64),
     /// Its connection ended.
     #[error("the connection ended")]
@@ -320,7 +324,7 @@ pub enum CloseReason {
     #[error("closed by us, as there is another")]
     Duplicate,
     /// The remote closed it.
-    #[error("closed by the remote (code {code}{}{text})", if text.is_empty() { "" } else { ": " })]
+    #[error("closed by the remote{}", Said::of_connection(*code, text))]
     Remote {
         /// The application error code.
         code: u64,
@@ -355,6 +359,12 @@ pub enum CloseReason {
     /// The relayed stream that carried it ended.
     #[error("the circuit ended: {0}")]
     Circuit(StreamFault),
+    /// The circuit carried as much, or lasted as long, as its relay allows.
+    #[error("the circuit reached its limit: the relay allows {0}")]
+    CircuitLimit(ReachedLimit),
+    /// The relayed stream that carried it ended, with no word of goodbye from the remote.
+    #[error("the circuit ended without a goodbye")]
+    CircuitFinished,
     /// The circuit's bytes were not a secured, multiplexed connection.
     #[error("upgrade failed: {0}")]
     Upgrade(UpgradeError),
@@ -367,18 +377,6 @@ pub enum CloseReason {
     /// There were too many connections, and its peer was worth less than others.
     #[error("closed by us to have fewer connections")]
     Pruned,
-}
-
-impl CloseReason {
-    /// The application error code with which we close for this reason.
-    pub(crate) fn code(&self) -> u64 {
-        match self {
-            Self::Refused(refusal) => refusal.code(),
-            // As go-libp2p says that a connection was garbage-collected.
-            Self::Pruned => 0x1005,
-            _ => 0,
-        }
-    }
 }
 
 /// Why a dial reached nobody.

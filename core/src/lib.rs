@@ -65,6 +65,7 @@
 
 pub mod addresses;
 pub mod behaviour;
+mod codes;
 pub mod counters;
 pub mod event;
 pub mod identity;

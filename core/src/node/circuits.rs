@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     behaviour::Reply,
-    event::{CircuitLimit, CloseReason, StreamFault, UpgradeError, UpgradeRole},
+    event::{CircuitLimit, CloseReason, ReachedLimit, StreamFault, UpgradeError, UpgradeRole},
     ids::{Arena, ConnectionId, ConnectionShare, Id, StreamId, Token},
     quic::StreamNote,
     streams::{Mode, Owner, Read, WriteFault},
@@ -28,6 +28,9 @@ use crate::{
 
 /// Most bytes taken from the carrier at a time.
 const CHUNK: usize = 64 << 10;
+
+/// By how much the relay's clock of a circuit may be ahead of ours: it says its limit in whole seconds.
+const DURATION_SLACK: Duration = Duration::from_secs(1);
 
 /// How long the carrier of a circuit that is over may take to end in both directions.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,6 +65,9 @@ pub(crate) struct Circuit {
     relay: PeerId,
     via: ConnectionId,
     limit: CircuitLimit,
+    opened: Instant,
+    sent: u64,
+    received: u64,
     /// What it takes of the limited resources, until it is established.
     opening: Option<ConnectionShare>,
     /// Set once it is established.
@@ -163,6 +169,7 @@ impl Node {
             Mode::Framed(decoder) => decoder.take_rest(),
             _ => Vec::new(),
         };
+        let rest_len = rest.iter().map(|chunk| chunk.len() as u64).sum();
         rest.into_iter().for_each(|chunk| mux.handle_bytes(self.now, chunk));
         let circuit = Circuit {
             mux,
@@ -173,6 +180,9 @@ impl Node {
             relay,
             via,
             limit,
+            opened: self.now,
+            sent: 0,
+            received: rest_len,
             opening: Some(share),
             connection: None,
             out: Bytes::new(),
@@ -226,7 +236,10 @@ impl Node {
             let Some(circuit) = self.transport.circuits.get_mut(id) else { return Ok(()) };
             match read {
                 Read::Blocked => return Ok(()),
-                Read::Data(chunk) => circuit.mux.handle_bytes(self.now, chunk),
+                Read::Data(chunk) => {
+                    circuit.received += chunk.len() as u64;
+                    circuit.mux.handle_bytes(self.now, chunk);
+                }
                 Read::Finished => {
                     carrier.remote_finished = true;
                     circuit.mux.handle_finish();
@@ -250,9 +263,10 @@ impl Node {
                     self.upgrade_failed(requester.0, requester.1, error);
                 }
                 (Some(upgrade::Event::Mux(MuxEvent::Closed(reason))), connection) => {
+                    let reason = circuit.close_reason(reason, self.now);
                     self.retire_circuit(id);
                     if let Some(connection) = connection {
-                        self.disconnected(connection, close_reason(reason));
+                        self.disconnected(connection, reason);
                     }
                 }
                 (Some(upgrade::Event::Mux(event)), Some(connection)) => self.mux_event(connection, event),
@@ -304,6 +318,7 @@ impl Node {
             };
             if let Some(circuit) = self.transport.circuits.get_mut(id) {
                 circuit.out = out;
+                circuit.sent += taken as u64;
             }
             if taken == 0 {
                 return Ok(());
@@ -379,7 +394,13 @@ impl Node {
         let Some(circuit) = self.transport.circuits.remove(id) else { return };
         self.give_back(circuit.opening);
         match circuit.connection {
-            Some(connection) => self.disconnected(connection, CloseReason::Circuit(fault)),
+            Some(connection) => {
+                let limit = circuit.reached(self.now).filter(|_| matches!(fault, StreamFault::Remote(_)));
+                self.disconnected(
+                    connection,
+                    limit.map_or(CloseReason::Circuit(fault), CloseReason::CircuitLimit),
+                );
+            }
             None => {
                 self.totals.handshake_failed(direction(circuit.role), true);
                 self.upgrade_failed(circuit.requester.0, circuit.requester.1, UpgradeError::Carrier(fault))
@@ -418,10 +439,36 @@ impl Node {
             }
             Via::Circuit(id) => {
                 if let Some(circuit) = self.transport.circuits.get_mut(id) {
-                    circuit.mux.close();
+                    circuit.mux.close_with(u32::try_from(code).unwrap_or(0));
                 }
                 self.retire_circuit(id);
             }
+        }
+    }
+}
+
+impl Circuit {
+    /// The limit that the circuit has reached, if it has. What the relay cut off at its limit may not all have arrived.
+    fn reached(&self, now: Instant) -> Option<ReachedLimit> {
+        let age = now.saturating_duration_since(self.opened);
+        let data = self.limit.data.filter(|most| self.sent >= *most || self.received >= most - most / 8);
+        let duration = self.limit.duration.filter(|most| age + DURATION_SLACK >= *most);
+        data.map(ReachedLimit::Data).or(duration.map(ReachedLimit::Duration))
+    }
+
+    /// Why the muxer closed, as the reason for which its connection ended.
+    fn close_reason(&self, reason: upgrade::CloseReason, now: Instant) -> CloseReason {
+        match reason {
+            upgrade::CloseReason::Local => CloseReason::Local,
+            upgrade::CloseReason::Remote(code) => {
+                CloseReason::Remote { code: u64::from(u32::from(code)), text: String::new() }
+            }
+            upgrade::CloseReason::Unresponsive => CloseReason::TimedOut,
+            upgrade::CloseReason::Ended => {
+                self.reached(now).map_or(CloseReason::CircuitFinished, CloseReason::CircuitLimit)
+            }
+            upgrade::CloseReason::Violation(error) => CloseReason::Muxer(error.to_string()),
+            upgrade::CloseReason::Broken(error) => CloseReason::Transport(error),
         }
     }
 }
@@ -430,17 +477,5 @@ fn direction(role: UpgradeRole) -> Direction {
     match role {
         UpgradeRole::Initiator => Direction::Outbound,
         UpgradeRole::Responder => Direction::Inbound,
-    }
-}
-
-/// Why the muxer closed, as the reason for which its connection ended.
-fn close_reason(reason: upgrade::CloseReason) -> CloseReason {
-    match reason {
-        upgrade::CloseReason::Local => CloseReason::Local,
-        upgrade::CloseReason::Remote(code) => {
-            CloseReason::Remote { code: u64::from(u32::from(code)), text: String::new() }
-        }
-        upgrade::CloseReason::Unresponsive => CloseReason::TimedOut,
-        other => CloseReason::Muxer(format!("{other:?}")),
     }
 }

@@ -142,7 +142,10 @@ fn close_reason(reason: &CloseReason) -> ErrorKind {
         CloseReason::Local | CloseReason::Pruned | CloseReason::Duplicate | CloseReason::Replaced => {
             ErrorKind::ConnectionAborted
         }
-        CloseReason::Remote { .. } | CloseReason::Reset => ErrorKind::ConnectionReset,
+        CloseReason::Remote { .. } | CloseReason::Reset | CloseReason::CircuitFinished => {
+            ErrorKind::ConnectionReset
+        }
+        CloseReason::CircuitLimit(_) => ErrorKind::QuotaExceeded,
         CloseReason::TimedOut => ErrorKind::TimedOut,
         CloseReason::ConnectionRefused => ErrorKind::ConnectionRefused,
         CloseReason::WrongPeer { .. } | CloseReason::Upgrade(UpgradeError::WrongPeer { .. }) => {

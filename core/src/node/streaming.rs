@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     behaviour::{Framing, Input, ProtocolName, Reply, StreamEvent},
+    codes,
     event::{AppStreamEvent, Event, OpenError, SpliceEnd, SpliceReport, StreamFault},
     ids::{ConnectionId, StreamId},
     streams::{
@@ -80,11 +81,11 @@ impl Node {
         let Some(link) = self.transport.links.get_mut(&connection) else { return };
         if link.negotiating >= self.stream_config.negotiating_per_connection {
             self.counters.add("streams.refused.negotiating", 1);
-            self.transport.reset(connection, number);
+            self.transport.reset(connection, number, codes::stream::LIMIT_EXCEEDED);
             return;
         }
         let Ok(share) = self.swarm.resources.open_stream(link.share, Direction::Inbound) else {
-            self.transport.reset(connection, number);
+            self.transport.reset(connection, number, codes::stream::LIMIT_EXCEEDED);
             return;
         };
         link.negotiating += 1;
@@ -244,7 +245,7 @@ impl Node {
         if !admitted || self.swarm.resources.set_protocol(share, service, &protocol).is_err() {
             let text = || format!("{protocol} from {peer}: too many streams");
             self.trace.line(self.now, Glyph::Dropped, None, text);
-            self.drop_stream(id);
+            self.drop_stream_because(id, codes::stream::LIMIT_EXCEEDED);
             return;
         }
         match route.owner {
@@ -313,14 +314,21 @@ impl Node {
     pub(super) fn fail_stream(&mut self, id: StreamId, fault: StreamFault) {
         let Some(stream) = self.forget_stream(id) else { return };
         self.blame(stream.connection, &fault);
-        self.transport.reset(stream.connection, stream.number);
+        self.transport.reset(stream.connection, stream.number, fault.code());
         self.stream_is_gone(id, &stream, fault);
     }
 
     /// We give a stream up. Its owner knows; whatever ran over it does not.
     pub(super) fn drop_stream(&mut self, id: StreamId) {
+        self.drop_stream_because(id, RESET_CODE);
+    }
+
+    fn drop_stream_because(&mut self, id: StreamId, code: u64) {
         let Some(stream) = self.forget_stream(id) else { return };
-        self.transport.reset(stream.connection, stream.number);
+        // Whoever resets what it has spliced ends it because its time is up.
+        let is_spliced = matches!(stream.mode, Mode::Spliced(_));
+        let code = if is_spliced { codes::stream::LIMIT_EXCEEDED } else { code };
+        self.transport.reset(stream.connection, stream.number, code);
         match stream.mode {
             Mode::Spliced(splice) => self.end_splice(splice, SpliceEnd::Local),
             Mode::Carrying(circuit) => self.carrier_lost(circuit, StreamFault::Remote(RESET_CODE)),
@@ -457,7 +465,7 @@ impl Node {
         for stream in [splice.a, splice.b] {
             let Some(gone) = self.forget_stream(stream) else { continue };
             if end != SpliceEnd::Finished {
-                self.transport.reset(gone.connection, gone.number);
+                self.transport.reset(gone.connection, gone.number, end.code());
             }
         }
         let (a_to_b, b_to_a) = splice.counts();

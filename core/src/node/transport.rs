@@ -18,7 +18,7 @@ use crate::{
     upgrade,
 };
 
-/// The application error code of every reset and stop we send.
+/// The application error code of resets and stops that have nothing to say.
 pub(crate) const RESET_CODE: u64 = 0;
 
 /// The least number of a stream that waits for the peer to grant it; QUIC's own are below it (RFC 9000 section 16).
@@ -257,17 +257,17 @@ impl Transport {
     pub(crate) fn reset_ours(&mut self, connection: ConnectionId, number: u64) {
         match self.via(connection) {
             Some(Via::Quic(id)) => self.quic.reset(self.now, id, number, RESET_CODE),
-            Some(Via::Circuit(_)) => self.reset(connection, number),
+            Some(Via::Circuit(_)) => self.reset(connection, number, RESET_CODE),
             None => {}
         }
     }
 
-    /// Gives up both directions.
-    pub(crate) fn reset(&mut self, connection: ConnectionId, number: u64) {
+    /// Gives up both directions, with a code that tells the remote why if the transport has a place for it.
+    pub(crate) fn reset(&mut self, connection: ConnectionId, number: u64, code: u64) {
         match self.via(connection) {
             Some(Via::Quic(id)) => {
-                self.quic.reset(self.now, id, number, RESET_CODE);
-                self.quic.stop(self.now, id, number, RESET_CODE);
+                self.quic.reset(self.now, id, number, code);
+                self.quic.stop(self.now, id, number, code);
             }
             Some(Via::Circuit(id)) => {
                 if let Some(mux) = self.circuit(id) {

@@ -293,8 +293,13 @@ impl SecuredConnection {
 
     /// Ends an established connection behind the data queued. One that is not established yet is simply dropped.
     pub fn close(&mut self) {
+        self.close_with(0);
+    }
+
+    /// The same with a code that tells the remote why.
+    pub fn close_with(&mut self, code: u32) {
         if let Some(mux) = self.mux() {
-            mux.close();
+            mux.close_with(code.into());
         }
     }
 

@@ -216,9 +216,14 @@ impl Yamux {
 
     /// Ends the session: a go-away frame leaves behind the queued data, then [`MuxEvent::Closed`] follows.
     pub fn close(&mut self) {
+        self.close_with(GoAway::Normal);
+    }
+
+    /// The same with another code.
+    pub fn close_with(&mut self, code: GoAway) {
         if self.state == State::Open {
             self.state = State::Closing;
-            self.output.goaway = Some(GoAway::Normal);
+            self.output.goaway = Some(code);
         }
     }
 
