@@ -328,17 +328,88 @@ fn a_renewal_with_other_addresses_replaces_the_old_ones() {
 }
 
 #[test]
-fn an_end_in_the_past_is_no_reservation() {
+fn a_first_grant_that_is_over_by_our_clock_is_used_and_checked() {
     let mut solo = client();
     let (_, stream) = ask(&mut solo);
     answer(&mut solo, stream, &granted(0, &[], None));
-    assert_eq!(failed(&mut solo), ReserveError::Expired);
+    assert_eq!(relay_addresses(&solo), [through(PLACE)]);
+    solo.next_deadline();
+    assert_eq!(solo.now().as_nanos(), 5_000_000_000);
+    let check = solo.open();
+    assert_eq!(solo.sent(check), [HopMessage::connect(peer("B").to_bytes()).encode_to_vec()]);
+    answer(&mut solo, check, &refused(203));
+    let renewal = solo.open();
+    answer(&mut solo, renewal, &granted(0, &[], None));
+    solo.next_deadline();
+    assert_eq!(solo.now().as_nanos(), 15_000_000_000, "it was held for five seconds: now after ten");
+    let check = solo.open();
+    answer(&mut solo, check, &refused(204));
+    assert!(matches!(
+        events(&mut solo)[..],
+        [.., client::Event::Gone { .. }, client::Event::Refreshing { .. }]
+    ));
+    let renewal = solo.open();
+    answer(&mut solo, renewal, &granted(0, &[], None));
+    solo.next_deadline();
+    assert!(
+        solo.now().as_nanos() <= 20_000_000_000,
+        "it is renewed after the five for which it was seen to hold"
+    );
+    let renewal = solo.open();
+    assert_eq!(solo.sent(renewal), [HopMessage::reserve().encode_to_vec()]);
+    answer(&mut solo, renewal, &refused(201));
+    solo.advance(Duration::from_secs(60));
+    let is_lost = |e: &client::Event| matches!(e, client::Event::Lost { reason: ReserveError::Expired, .. });
+    assert!(events(&mut solo).iter().any(is_lost), "nor is it taken to last for longer than it was seen to");
+}
 
+#[test]
+fn a_check_that_comes_to_nothing_is_followed_by_a_renewal() {
+    type Fault = fn(&mut Solo<Client>);
+    let faults: [Fault; 5] = [
+        |solo| solo.refuse_open(OpenError::StreamLimit),
+        |solo| {
+            let check = solo.open();
+            solo.reset(check, StreamFault::Remote(0));
+        },
+        |solo| {
+            let check = solo.open();
+            solo.finish(check);
+        },
+        |solo| {
+            let check = solo.open();
+            answer(solo, check, &HopMessage::reserve());
+        },
+        |solo| {
+            solo.open();
+            solo.advance(Duration::from_secs(30));
+        },
+    ];
+    for fault in faults {
+        let mut solo = client();
+        let (_, stream) = ask(&mut solo);
+        answer(&mut solo, stream, &granted(75 * 60, &[], None));
+        solo.next_deadline();
+        fault(&mut solo);
+        let renewal = solo.open();
+        assert_eq!(solo.sent(renewal), [HopMessage::reserve().encode_to_vec()]);
+        answer(&mut solo, renewal, &granted(76 * 60, &[], None));
+        assert_eq!(relay_addresses(&solo), [through(PLACE)]);
+        solo.with(|client, cx| client.cancel(cx, peer("R")));
+        for stream in solo.streams() {
+            solo.finish(stream);
+        }
+        assert!(solo.behaviour.is_empty(), "{:?}", solo.behaviour);
+    }
+}
+
+#[test]
+fn a_known_relay_that_shrinks_the_end_to_the_past_ends_the_reservation() {
     let (mut solo, _) = reserved();
     solo.next_deadline();
     let stream = solo.open();
     answer(&mut solo, stream, &granted(10, &[], None));
-    assert_eq!(lost(&mut solo), ReserveError::Expired, "a renewal that shrinks it to the past");
+    assert_eq!(lost(&mut solo), ReserveError::Expired);
     assert_eq!(relay_addresses(&solo), [""; 0]);
 }
 

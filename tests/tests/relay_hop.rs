@@ -350,6 +350,9 @@ fn nobody_is_connected_to_itself_or_to_the_relay() {
         assert_eq!(status(&mut solo, stream), Status::PermissionDenied);
     }
     assert_eq!(solo.counters.get("relay.hop.refused.to_itself"), 2);
+    let c = solo.connect("C");
+    let stream = connect(&mut solo, c, "C");
+    assert_eq!(status(&mut solo, stream), Status::NoReservation, "who asks for itself learns what it holds");
 }
 
 #[test]

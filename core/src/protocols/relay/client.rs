@@ -1,11 +1,13 @@
 //! The side that uses relays: keeps reservations alive, accepts circuits through them, and dials through circuits.
 
 mod auto;
+mod check;
 mod connect;
 mod events;
 mod grant;
 mod known;
 mod reserve;
+mod term;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -103,6 +105,8 @@ struct Link {
 enum Purpose {
     /// RESERVE was or will be sent; until the answer, the end, or the relay's timer.
     Reserve(PeerId),
+    /// CONNECT to ourselves was or will be sent; until the answer, the end, or the relay's timer.
+    Check(PeerId),
     /// CONNECT was or will be sent; until the answer, the end, or the circuit's timer.
     Connect(Token),
     /// A relay opened it; until its CONNECT, the end, or the timeout.
@@ -241,6 +245,7 @@ impl Client {
         }
         match purpose {
             Purpose::Reserve(relay) => self.reserve_opened(cx, relay, result),
+            Purpose::Check(relay) => self.check_opened(cx, relay, result),
             Purpose::Connect(circuit) => self.circuit_opened(cx, circuit, result),
             Purpose::Stop { .. } | Purpose::Closing { .. } => {}
         }
@@ -254,7 +259,9 @@ impl Client {
             }
             Request::Asked(stream) => {
                 // A lost stream is not in the table any more, and an answered one has another purpose.
-                if let Some(Purpose::Reserve(_) | Purpose::Connect(_)) = self.streams.get(stream) {
+                if let Some(Purpose::Reserve(_) | Purpose::Check(_) | Purpose::Connect(_)) =
+                    self.streams.get(stream)
+                {
                     self.streams.remove(stream);
                     cx.reset(stream);
                 }
@@ -282,6 +289,9 @@ impl Client {
             (Purpose::Reserve(relay), StreamEvent::Frame(frame)) => {
                 self.reserve_answered(cx, relay, stream, &frame)
             }
+            (Purpose::Check(relay), StreamEvent::Frame(frame)) => {
+                self.check_answered(cx, relay, stream, &frame);
+            }
             (Purpose::Connect(circuit), StreamEvent::Frame(frame)) => {
                 self.circuit_answered(cx, circuit, stream, &frame);
             }
@@ -308,6 +318,7 @@ impl Client {
                 self.setback(cx, relay, ReserveError::Malformed("no answer".into()));
             }
             (Purpose::Reserve(relay), Some(fault)) => self.setback(cx, relay, ReserveError::Stream(fault)),
+            (Purpose::Check(relay), _) => self.check_over(cx, relay),
             (Purpose::Connect(circuit), None) => {
                 self.circuit_failed(cx, circuit, AttemptError::RelayFault("no answer".into()));
             }
@@ -361,7 +372,7 @@ impl Client {
         let purposes = streams.into_iter().map(|s| s.1).chain(opening.into_iter().map(|o| o.1));
         for purpose in purposes {
             match purpose {
-                Purpose::Reserve(relay) => self.reserve_cut(cx, relay, reason),
+                Purpose::Reserve(relay) | Purpose::Check(relay) => self.reserve_cut(cx, relay, reason),
                 Purpose::Connect(circuit) => {
                     self.circuit_failed(cx, circuit, AttemptError::RelayUnreachable(reason.to_string()));
                 }

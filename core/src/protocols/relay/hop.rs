@@ -265,11 +265,13 @@ impl Hop {
         let circuits = &self.books.circuits;
         let (peer_full_at, ip_full_at) = self.books.connecting.full_at(&source, ip);
         let ask = |address| Ask::Connect { source, address, target };
+        let reserved = self.reservations.contains_key(&target);
         let request = ConnectRequest {
             relayed: asker.relayed,
-            to_itself: target == source || target == view.local_peer(),
+            // A peer that asks for itself learns whether it holds a reservation.
+            to_itself: target == view.local_peer() || (target == source && reserved),
             allowed: self.allows(view, asker.connection, ask),
-            reserved: self.reservations.contains_key(&target),
+            reserved,
             circuits: self.circuits.len(),
             of_source: circuits.get(&Party::Source(source)),
             of_target: circuits.get(&Party::Target(target)),

@@ -60,6 +60,16 @@ pub enum Event {
         /// When it is tried again.
         retry: Duration,
     },
+    /// A relay was found not to hold a reservation any more that we took to last: the two wall clocks do not agree, or the relay
+    /// does not do as it says. It is asked again at once.
+    Gone {
+        /// The relay.
+        relay: PeerId,
+        /// How long after the grant that was.
+        after: Duration,
+        /// How long it should have lasted, by our clock; zero if it had ended when it was granted.
+        stated: Duration,
+    },
     /// A reservation that we held is gone; its addresses are withdrawn.
     Lost {
         /// The relay.
@@ -112,6 +122,10 @@ impl fmt::Display for Event {
             Self::RefreshFailed { relay, reason, left, retry } => {
                 let (left, retry) = (left.as_secs_f64(), retry.as_secs_f64());
                 write!(f, "not renewed at {relay}: {reason}; holds for {left:.3} s, again in {retry:.3} s")
+            }
+            Self::Gone { relay, after, stated } => {
+                let (after, stated) = (after.as_secs_f64(), stated.as_secs_f64());
+                write!(f, "gone at {relay} after {after:.3} s, of {stated:.3} s by our clock; asking again")
             }
             Self::Lost { relay, reason, retry: None } => write!(f, "lost at {relay}: {reason}"),
             Self::Lost { relay, reason, retry: Some(retry) } => {

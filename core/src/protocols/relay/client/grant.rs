@@ -26,9 +26,6 @@ use crate::{
     time::UnixTime,
 };
 
-/// The longest time that a reservation is taken to last.
-const MAX_TERM: Duration = Duration::from_secs(24 * 3600);
-
 /// How long before its end a reservation is renewed at the latest.
 const MARGIN: Duration = Duration::from_secs(120);
 
@@ -46,8 +43,8 @@ const MAX_ADDRESSES: usize = 16;
 #[derive(Debug)]
 pub(super) struct Grant {
     pub(super) expires: UnixTime,
-    /// From now to its end; never zero.
-    pub(super) term: Duration,
+    /// From now to its end, by our clock; zero if that is past.
+    pub(super) left: Duration,
     /// Circuit addresses, without our own `/p2p`.
     pub(super) addresses: Vec<Multiaddr>,
     pub(super) limit: CircuitLimit,
@@ -81,22 +78,21 @@ impl Grant {
             return Err(ReserveError::Malformed("no reservation in the answer".into()));
         };
         let expires = UnixTime::from_secs(reservation.expire.unwrap_or(0));
-        let term = expires.saturating_duration_since(asked.unix).min(MAX_TERM);
-        if term.is_zero() {
-            return Err(ReserveError::Expired);
-        }
+        let left = expires.saturating_duration_since(asked.unix);
         if let Some(voucher) = &reservation.voucher {
-            check_voucher(voucher, asked).map_err(ReserveError::Voucher)?;
+            check_voucher(voucher, expires, asked).map_err(ReserveError::Voucher)?;
         }
         let limit = wire::limit_from_wire(message.limit.as_ref());
-        Ok(Self { expires, term, addresses: circuits(reservation.addrs, asked), limit })
+        Ok(Self { expires, left, addresses: circuits(reservation.addrs, asked), limit })
     }
 }
 
-fn check_voucher(voucher: &[u8], asked: Asked<'_>) -> Result<(), String> {
+/// A voucher must not end before the reservation does. Our clock is not asked: it may be wrong.
+fn check_voucher(voucher: &[u8], expires: UnixTime, asked: Asked<'_>) -> Result<(), String> {
+    let before = expires.as_secs().saturating_sub(1).min(asked.unix.as_secs());
     let envelope = Envelope::decode(voucher).map_err(|error| error.to_string())?;
     let voucher = Voucher::open(&envelope).map_err(|error| error.to_string())?;
-    voucher.verify(&asked.relay, &asked.us, asked.unix.as_secs()).map_err(|error| error.to_string())
+    voucher.verify(&asked.relay, &asked.us, before).map_err(|error| error.to_string())
 }
 
 /// The circuit addresses that lead to us through the relay's addresses, or through the one that we used ourselves.

@@ -12,7 +12,8 @@ use peerless_proto::{
 use super::{
     super::{direct_connection, wire},
     Client, Event, Purpose, Request, ReservationState, ReserveError, Timer,
-    grant::{Asked, Grant, MAX_BACK_OFF, back_off, refresh_after, retry_within},
+    grant::{Asked, Grant, MAX_BACK_OFF, back_off, retry_within},
+    term::{Plan, Seen},
 };
 use crate::{
     addresses::AddressSource,
@@ -31,9 +32,11 @@ const MAX_ADDRESSES: usize = 8;
 pub(super) struct Relay {
     /// As asked for, each with its `/p2p`; never empty.
     pub(super) addresses: Vec<Multiaddr>,
+    /// How long it holds reservations.
+    pub(super) seen: Seen,
     /// Where it said that it is when it granted a reservation, each with its `/p2p`.
     pub(super) told: Vec<Multiaddr>,
-    state: State,
+    pub(super) state: State,
     /// Failures in a row.
     pub(super) failures: u32,
     /// When the latest try began; when RESERVE was sent, once it was.
@@ -44,7 +47,7 @@ pub(super) struct Relay {
 
 /// Besides what is listed, [`Client::cancel`] ends each state.
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     /// No connection to the relay yet; until the dial has an outcome.
     Connecting(Token),
     /// RESERVE for the first time; until an answer, a fault, the end of the connection, or the timeout.
@@ -54,6 +57,9 @@ enum State {
     /// RESERVE again while the old reservation lasts; until an answer, a fault, the end of the connection, the
     /// timeout, or the end of the reservation.
     Refreshing(Held, Request),
+    /// CONNECT to ourselves while the reservation lasts, to see whether it does for the relay; until an answer, a fault, the
+    /// end of the connection, the timeout, or the end of the reservation.
+    Checking(Held, Request),
     /// Until it is time to try again, or it is asked for anew.
     BackingOff,
 }
@@ -61,11 +67,17 @@ enum State {
 /// A reservation that is alive. It belongs to the peer: it lasts as long as any direct connection to the relay, and until
 /// its end.
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     /// Over which it was granted last. Some relays keep their books by connection, so it is renewed when this one ends.
     connection: ConnectionId,
     since: Instant,
-    until: Instant,
+    /// When it was granted last.
+    pub(super) granted: Instant,
+    pub(super) until: Instant,
+    /// How long it should last after that, by our clock.
+    pub(super) stated: Duration,
+    /// Whether it is checked before it is renewed.
+    check: bool,
     /// Circuit addresses, as added to our own.
     addresses: Vec<Multiaddr>,
 }
@@ -104,6 +116,7 @@ impl Client {
         let asked = cx.now();
         let wanted = self.relays.entry(relay).or_insert_with(|| Relay {
             addresses: Vec::new(),
+            seen: Seen::default(),
             told: Vec::new(),
             state: State::BackingOff,
             failures,
@@ -133,7 +146,7 @@ impl Client {
             State::Connecting(_) | State::BackingOff => {}
             State::Requesting(request) => self.drop_request(cx, request),
             State::Active(held) => self.lose(cx, relay, &held, ReserveError::Cancelled, None),
-            State::Refreshing(held, request) => {
+            State::Refreshing(held, request) | State::Checking(held, request) => {
                 self.drop_request(cx, request);
                 self.lose(cx, relay, &held, ReserveError::Cancelled, None);
             }
@@ -148,7 +161,7 @@ impl Client {
         Some(match self.relays.get(relay)?.state {
             State::Connecting(_) => ReservationState::Connecting,
             State::Requesting(_) => ReservationState::Requesting,
-            State::Active(_) => ReservationState::Active,
+            State::Active(_) | State::Checking(..) => ReservationState::Active,
             State::Refreshing(..) => ReservationState::Refreshing,
             State::BackingOff => ReservationState::BackingOff,
         })
@@ -195,13 +208,13 @@ impl Client {
         }
     }
 
-    fn request(&mut self, cx: &mut Context<'_>, relay: PeerId, connection: ConnectionId) {
+    pub(super) fn request(&mut self, cx: &mut Context<'_>, relay: PeerId, connection: ConnectionId) {
         let request = Request::Opening(self.open(cx, connection, Purpose::Reserve(relay)));
         self.set_step(relay, Some(cx.now() + self.config.timeout));
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
         wanted.asked = cx.now();
         wanted.state = match mem::replace(&mut wanted.state, State::BackingOff) {
-            State::Active(held) | State::Refreshing(held, _) => {
+            State::Active(held) | State::Refreshing(held, _) | State::Checking(held, _) => {
                 cx.emit(Event::Refreshing { relay });
                 State::Refreshing(held, request)
             }
@@ -255,10 +268,14 @@ impl Client {
 
     fn granted(&mut self, cx: &mut Context<'_>, relay: PeerId, connection: ConnectionId, grant: Grant) {
         let (now, us) = (cx.now(), cx.view().local_peer());
-        let Grant { expires, term, addresses, limit } = grant;
+        let Grant { expires, left, addresses, limit } = grant;
         let told = addresses.iter().filter_map(|address| CircuitAddr::parse(address).ok());
         let told = told.map(|circuit| circuit.relay_with_peer()).collect();
-        self.set_step(relay, Some(now + refresh_after(term, cx.rng())));
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        let Some(Plan { term, renew, check }) = wanted.seen.granted(left, cx.rng()) else {
+            return self.setback(cx, relay, ReserveError::Expired);
+        };
+        self.set_step(relay, Some(now + renew));
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
         wanted.told = told;
         let took = now.saturating_duration_since(wanted.asked);
@@ -273,7 +290,15 @@ impl Client {
             self.timers.clear(old.until, Timer::Expiry(relay));
         }
         self.timers.set(until, Timer::Expiry(relay));
-        wanted.state = State::Active(Held { connection, since, until, addresses: addresses.clone() });
+        wanted.state = State::Active(Held {
+            connection,
+            since,
+            granted: now,
+            until,
+            stated: left,
+            check,
+            addresses: addresses.clone(),
+        });
         let before = old.map(|old| old.addresses).unwrap_or_default();
         for address in addresses.iter().filter(|address| !before.contains(address)) {
             cx.push(Action::AddAddress { address: address.clone(), source: AddressSource::Relay });
@@ -296,8 +321,9 @@ impl Client {
         let now = cx.now();
         let is_connected = direct_connection(cx.view(), &relay).is_some();
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
-        let survives = reason != ReserveError::Expired
-            && matches!(&wanted.state, State::Refreshing(held, _) if is_connected && now < held.until);
+        let is_asking = matches!(wanted.state, State::Refreshing(..) | State::Checking(..));
+        let lasts = wanted.state.held().is_some_and(|held| is_connected && now < held.until);
+        let survives = reason != ReserveError::Expired && is_asking && lasts;
         // A relay that grants and drops in turn is not tried at once every time.
         let long_held = |held: &Held| !survives && now.saturating_duration_since(held.since) >= MAX_BACK_OFF;
         if wanted.state.held().is_some_and(long_held) {
@@ -307,14 +333,14 @@ impl Client {
         match &state {
             State::BackingOff => return,
             State::Active(_) => self.scores.record_loss(relay, now),
-            State::Connecting(_) | State::Requesting(_) | State::Refreshing(..) => {
+            State::Connecting(_) | State::Requesting(_) | State::Refreshing(..) | State::Checking(..) => {
                 let took = now.saturating_duration_since(wanted.asked);
                 self.scores.record_attempt(relay, took, false, now);
             }
         }
         wanted.failures = wanted.failures.saturating_add(1);
         let mut retry = back_off(wanted.failures, cx.rng());
-        if let State::Refreshing(held, _) = &state
+        if let Some(held) = state.held()
             && survives
         {
             retry = retry.min(retry_within(held.until.saturating_duration_since(now)));
@@ -327,7 +353,7 @@ impl Client {
                 self.drop_request(cx, request);
                 self.failed(cx, relay, reason, retry);
             }
-            State::Refreshing(held, request) => {
+            State::Refreshing(held, request) | State::Checking(held, request) => {
                 self.drop_request(cx, request);
                 if survives {
                     return self.keep(cx, relay, held, reason, retry);
@@ -411,8 +437,12 @@ impl Client {
         match &wanted.state {
             State::Active(held) => {
                 let connection = direct_connection(cx.view(), &relay).unwrap_or(held.connection);
-                self.request(cx, relay, connection);
+                match held.check {
+                    true => self.check(cx, relay, connection),
+                    false => self.request(cx, relay, connection),
+                }
             }
+            State::Checking(..) => self.check_over(cx, relay),
             State::Requesting(_) | State::Refreshing(..) => self.setback(cx, relay, ReserveError::TimedOut),
             State::BackingOff => self.start(cx, relay),
             State::Connecting(_) => {}
@@ -441,17 +471,23 @@ impl Relay {
     }
 }
 
+impl Held {
+    pub(super) fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+}
+
 impl State {
     fn held(&self) -> Option<&Held> {
         match self {
-            Self::Active(held) | Self::Refreshing(held, _) => Some(held),
+            Self::Active(held) | Self::Refreshing(held, _) | Self::Checking(held, _) => Some(held),
             Self::Connecting(_) | Self::Requesting(_) | Self::BackingOff => None,
         }
     }
 
     fn take_held(&mut self) -> Option<Held> {
         match mem::replace(self, Self::BackingOff) {
-            Self::Active(held) | Self::Refreshing(held, _) => Some(held),
+            Self::Active(held) | Self::Refreshing(held, _) | Self::Checking(held, _) => Some(held),
             Self::Connecting(_) | Self::Requesting(_) | Self::BackingOff => None,
         }
     }

@@ -1,0 +1,98 @@
+//! Asking a relay whether it holds our reservation still, by asking it for a circuit to ourselves; `term.rs` says when.
+
+use std::mem;
+
+use libp2p_identity::PeerId;
+use peerless_proto::pb::{
+    self,
+    relay::{HopMessage, HopType},
+};
+
+use super::{
+    super::{Status, direct_connection, wire},
+    Client, Event, Purpose, Request, Timer,
+    reserve::State,
+};
+use crate::{
+    behaviour::Context,
+    event::OpenError,
+    ids::{ConnectionId, StreamId},
+};
+
+impl Client {
+    pub(super) fn check(&mut self, cx: &mut Context<'_>, relay: PeerId, connection: ConnectionId) {
+        let request = Request::Opening(self.open(cx, connection, Purpose::Check(relay)));
+        self.set_step(relay, Some(cx.now() + self.config.timeout));
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        wanted.state = match mem::replace(&mut wanted.state, State::BackingOff) {
+            State::Active(held) => State::Checking(held, request),
+            other => other,
+        };
+        cx.count("relay.client.checked");
+    }
+
+    pub(super) fn check_opened(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: PeerId,
+        result: Result<StreamId, OpenError>,
+    ) {
+        let us = cx.view().local_peer();
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        match (&mut wanted.state, result) {
+            (State::Checking(_, request), Ok(stream)) => {
+                *request = Request::Asked(stream);
+                cx.send(stream, wire::encode(&HopMessage::connect(us.to_bytes())));
+            }
+            (State::Checking(..), Err(_)) => self.check_over(cx, relay),
+            _ => {}
+        }
+    }
+
+    /// Whatever the answer, the reservation is renewed now.
+    pub(super) fn check_answered(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: PeerId,
+        stream: StreamId,
+        frame: &[u8],
+    ) {
+        let Some((connection, _)) = self.take(stream) else { return };
+        let answer = pb::decode::<HopMessage>(frame).ok();
+        let answer = answer.filter(|answer| answer.kind() == Some(HopType::Status));
+        let status = answer.map(|answer| Status::from(answer.status));
+        match status {
+            // It would let us talk to ourselves, which we do not want to.
+            Some(Status::Ok) => cx.reset(stream),
+            _ => self.close(cx, stream, connection),
+        }
+        let now = cx.now();
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        let State::Checking(held, _) = &mut wanted.state else { return };
+        let after = now.saturating_duration_since(held.granted);
+        if let Some(status) = status {
+            wanted.seen.checked(after, status != Status::NoReservation);
+        }
+        if status == Some(Status::NoReservation) {
+            let stated = held.stated;
+            // Until the answer to the renewal, which is on its way.
+            let until = held.until.min(now + self.config.timeout);
+            self.timers.clear(held.until, Timer::Expiry(relay));
+            self.timers.set(until, Timer::Expiry(relay));
+            held.until = until;
+            cx.count("relay.client.gone");
+            cx.emit(Event::Gone { relay, after, stated });
+        }
+        self.check_over(cx, relay);
+    }
+
+    /// The check is over: the reservation is renewed.
+    pub(super) fn check_over(&mut self, cx: &mut Context<'_>, relay: PeerId) {
+        let connection = direct_connection(cx.view(), &relay);
+        let Some(wanted) = self.relays.get(&relay) else { return };
+        let State::Checking(held, request) = &wanted.state else { return };
+        let (connection, request) = (connection.unwrap_or(held.connection()), *request);
+        self.drop_request(cx, request);
+        self.request(cx, relay, connection);
+    }
+}
