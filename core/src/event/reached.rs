@@ -14,7 +14,7 @@ pub enum ReachedLimit {
 impl fmt::Display for ReachedLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = |n: u64, units: &[(u64, &'static str)]| {
-            let unit = units.iter().find(|(size, _)| n >= *size && n % *size == 0);
+            let unit = units.iter().find(|(size, _)| n >= *size && n.is_multiple_of(*size));
             unit.map_or((n, ""), |(size, name)| (n / size, *name))
         };
         match self {
