@@ -444,3 +444,42 @@ fn who_was_known_before_an_end_of_any_kind_is_found_again_after_it() {
         );
     }
 }
+
+#[test]
+fn what_is_announced_is_handed_on_by_a_relay_and_what_is_not_is_not() {
+    let relay = Peerless::start(&format!(
+        "--ephemeral relay {ANY_PORT} --announce /ip4/203.0.113.5/udp/4001/quic-v1 --no-announce 127.0.0.2/32"
+    ));
+    let client = Peerless::start(&format!("--ephemeral listen {ANY_PORT} --relay {}", relay.address()));
+    let reservation = client.event("reservation");
+    let addresses: Vec<_> =
+        reservation["addresses"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+    assert_eq!(addresses.len(), 2, "{addresses:?}");
+    assert!(
+        addresses.iter().any(|a| a.starts_with("/ip4/203.0.113.5/udp/4001/quic-v1/p2p/")),
+        "{addresses:?}"
+    );
+    assert!(addresses.iter().any(|a| a.starts_with("/ip4/127.0.0.1/")), "{addresses:?}");
+}
+
+#[test]
+fn a_node_of_which_nobody_can_be_told_says_so_once() {
+    let node = Peerless::start(&format!("--ephemeral listen {ANY_PORT} --no-announce 127.0.0.0/8"));
+    node.event("no_address");
+}
+
+#[test]
+fn an_address_that_cannot_be_announced_is_refused_with_a_sentence() {
+    let stranger = format!("/ip4/203.0.113.5/udp/4001/quic-v1/p2p/{STRANGER}");
+    for (flags, sentence) in [
+        ("--announce /ip4/203.0.113.5/udp/0/quic-v1", "port 0 is no port"),
+        ("--announce /ip4/10.0.0.1/udp/1/quic-v1 --no-announce 10.0.0.0/8", "as it lies in 10.0.0.0/8"),
+        ("--no-announce 10.0.0.0/33", "network"),
+        (&format!("--announce {stranger}"), "it names peer"),
+    ] {
+        let output = run(&format!("--ephemeral listen {ANY_PORT} {flags}"));
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{told}");
+        assert!(told.contains(sentence), "{told}");
+    }
+}

@@ -86,6 +86,7 @@ impl<B: Behaviour> Bare<B> {
             peer,
             direction: Direction::Inbound,
             remote,
+            socket: None,
             relayed: None,
             established,
             rtt: None,

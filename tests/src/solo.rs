@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Bound,
     time::Duration,
 };
@@ -40,6 +41,9 @@ const ROWS_AT_ONCE: usize = 100;
 
 /// Wall-clock time when a [`Solo`] starts.
 pub const EPOCH: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+/// The socket that all connections of a [`Solo`] run over.
+pub const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 4001);
 
 /// The identity that belongs to a name, the same in every test.
 pub fn identity(name: &str) -> Identity {
@@ -237,6 +241,7 @@ impl<B: Behaviour> Solo<B> {
     pub fn connect_via(&mut self, name: &str, via: ConnectionId) -> ConnectionId {
         let relay = self.connections.get(via).expect("the connection to the relay").clone();
         self.connect_with(name, |info| {
+            info.socket = None;
             info.relayed = Some(Relayed { relay: relay.peer, via, limit: CircuitLimit::default() });
             info.remote = relay.remote.with(Protocol::P2p(relay.peer)).with(Protocol::P2pCircuit);
         })
@@ -278,6 +283,7 @@ impl<B: Behaviour> Solo<B> {
                 peer,
                 direction: Direction::Inbound,
                 remote: address(&format!("/ip4/192.0.2.{host}/udp/4001/quic-v1")),
+                socket: Some(LISTENER),
                 relayed: None,
                 established: now,
                 rtt: None,

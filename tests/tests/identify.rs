@@ -9,6 +9,7 @@ use peerless_core::{
     event::{Event, OpenError, StreamFault},
     ids::{ConnectionId, StreamId},
     protocols::identify::{Config, Identify, Info, PROTOCOL, PUSH_PROTOCOL},
+    swarm::table::Direction,
 };
 use peerless_proto::{
     Envelope, PeerRecord,
@@ -557,7 +558,6 @@ fn only_a_direct_peer_tells_where_we_are_seen_and_only_what_may_be_true() {
         (&me, SEEN),
         ("/ip4/192.168.1.4/udp/5/quic-v1", "/ip4/192.168.1.4/udp/5/quic-v1"),
         ("/ip6/::ffff:203.0.113.9/udp/7000/quic-v1", SEEN),
-        ("/ip6/2001:db8::1/udp/5/quic-v1", "/ip6/2001:db8::1/udp/5/quic-v1"),
     ];
     let circuit = format!("{SEEN}/p2p/{}/p2p-circuit", peer("R"));
     let other = format!("{SEEN}/p2p/{}", peer("R"));
@@ -572,6 +572,8 @@ fn only_a_direct_peer_tells_where_we_are_seen_and_only_what_may_be_true() {
         "/ip4/203.0.113.9/tcp/5",
         "/dns4/example.org/udp/5/quic-v1",
         "/ip4/192.0.2.1/udp/4001/quic-v1",
+        "/ip6/2001:db8::1/udp/5/quic-v1",
+        "/ip4/127.0.0.1/udp/5/quic-v1",
         &circuit,
         &other,
     ];
@@ -645,6 +647,120 @@ fn an_observed_address_is_believed_when_four_places_see_it_until_only_one_does()
     solo.disconnect(seen[2]);
     assert_eq!(own_addresses(&solo, AddressSource::Confirmed), [""; 0]);
     counted(&solo, &[("identify.observed.confirmed", 1)]);
+}
+
+#[test]
+fn each_socket_has_three_confirmed_addresses_at_most_and_those_supported_best() {
+    let mut solo = solo();
+    let seen = |n: usize| format!("/ip4/203.0.113.{n}/udp/7000/quic-v1");
+    // Address n is seen from 3 + n places.
+    for n in 1..=8 {
+        for place in 0..3 + n {
+            observer(&mut solo, "B", &format!("{}.{place}.0.1", 20 + n), &seen(n));
+        }
+    }
+    assert_eq!(own_addresses(&solo, AddressSource::Confirmed), [6, 7, 8].map(seen));
+    // Who comes to us may be a crowd of liars; where we go is our own choice.
+    for place in 0..4 {
+        let remote = address(&format!("/ip4/99.{place}.0.1/udp/4001/quic-v1"));
+        solo.connect_with("C", |info| (info.remote, info.direction) = (remote, Direction::Outbound));
+        answer(&mut solo, &Message { observed_addr: Some(address(&seen(9)).to_vec()), ..says("C") });
+    }
+    assert_eq!(own_addresses(&solo, AddressSource::Confirmed), [7, 8, 9].map(seen));
+    // Another socket has its own three.
+    let other = "[::]:4001".parse().unwrap();
+    for place in 0..4 {
+        let remote = address(&format!("/ip6/2001:{place}::1/udp/4001/quic-v1"));
+        solo.connect_with("D", |info| (info.remote, info.socket) = (remote, Some(other)));
+        let observed = address("/ip6/2001:db8::1/udp/7000/quic-v1").to_vec();
+        answer(&mut solo, &Message { observed_addr: Some(observed), ..says("D") });
+    }
+    assert_eq!(own_addresses(&solo, AddressSource::Confirmed).len(), 4);
+}
+
+#[test]
+fn what_is_seen_of_a_socket_where_nobody_can_connect_says_nothing() {
+    let mut solo = solo();
+    for place in 0..8 {
+        let remote = address(&format!("/ip4/{}.0.0.1/udp/4001/quic-v1", 20 + place));
+        solo.connect_with("B", |info| (info.remote, info.socket) = (remote, None));
+        answer(&mut solo, &says("B"));
+    }
+    assert_eq!(own_addresses(&solo, AddressSource::Observed), [""; 0]);
+    counted(&solo, &[("identify.observed.not_listening", 8)]);
+}
+
+#[test]
+fn what_was_seen_of_a_socket_that_is_gone_is_forgotten() {
+    let mut solo = solo();
+    let seen: Vec<_> = (0..4).map(|n| observer(&mut solo, "B", &format!("2{n}.7.0.1"), SEEN)).collect();
+    assert_eq!(own_addresses(&solo, AddressSource::Confirmed), [SEEN]);
+    for connection in &seen {
+        solo.connections.get_mut(*connection).unwrap().socket = None;
+    }
+    listen(&mut solo, LISTEN);
+    assert_eq!(own_addresses(&solo, AddressSource::Observed), [""; 0]);
+    assert_eq!(own_addresses(&solo, AddressSource::Confirmed), [""; 0]);
+}
+
+#[test]
+fn changes_that_follow_each_other_closely_are_pushed_together() {
+    let mut solo = solo();
+    let b = identified(&mut solo, "B", &says("B"));
+    let mut pushes = 0;
+    // Five minutes in which an address changes every 100 ms.
+    for n in 0..3000 {
+        listen(&mut solo, &format!("/ip4/198.51.100.2/udp/{}/quic-v1", 5000 + n));
+        if n > 0 {
+            solo.addresses.remove(
+                &address(&format!("/ip4/198.51.100.2/udp/{}/quic-v1", 4999 + n)),
+                AddressSource::Listen,
+            );
+        }
+        while !solo.opening().is_empty() {
+            assert_eq!(solo.opening(), [b]);
+            let stream = solo.open();
+            pushes += 1;
+            solo.finish(stream);
+        }
+        solo.advance(Duration::from_millis(100));
+    }
+    assert!((50..=65).contains(&pushes), "{pushes} pushes in 5 minutes, of which 150 would be accepted");
+    solo.advance(Duration::from_secs(10));
+    while !solo.opening().is_empty() {
+        let stream = solo.open();
+        let push = told(&mut solo, stream);
+        assert_eq!(push.listen_addrs, [address("/ip4/198.51.100.2/udp/7999/quic-v1").to_vec()]);
+        solo.finish(stream);
+    }
+    let asked = ask(&mut solo, b);
+    assert_eq!(asked.listen_addrs, [address("/ip4/198.51.100.2/udp/7999/quic-v1").to_vec()]);
+}
+
+#[test]
+fn a_peer_is_told_what_it_can_use_from_where_it_is() {
+    let mut solo = solo();
+    for ip in ["198.51.100.2", "10.0.0.2", "127.0.0.1"] {
+        listen(&mut solo, &format!("/ip4/{ip}/udp/4001/quic-v1"));
+    }
+    let told_at = |solo: &mut Solo<Identify>, remote: &str| {
+        let place = address(&format!("/ip4/{remote}/udp/9/quic-v1"));
+        let connection = solo.connect_with("B", |info| info.remote = place);
+        let message = ask(solo, connection);
+        let record = Envelope::decode(&message.signed_peer_record.unwrap()).unwrap();
+        let record = PeerRecord::open(&record).unwrap();
+        let signed: Vec<_> = record.addresses.iter().map(Multiaddr::to_vec).collect();
+        assert_eq!(signed, message.listen_addrs, "no more in the record");
+        (message.listen_addrs.len(), record.seq)
+    };
+    let (world, site, machine) = (
+        told_at(&mut solo, "203.0.113.1"),
+        told_at(&mut solo, "192.168.1.1"),
+        told_at(&mut solo, "127.0.0.1"),
+    );
+    assert_eq!((world.0, site.0, machine.0), (1, 2, 3));
+    assert!(world.1 < site.1 && site.1 < machine.1, "who is told more has the newer record");
+    assert_eq!(told_at(&mut solo, "203.0.113.2"), world);
 }
 
 #[test]

@@ -618,9 +618,9 @@ fn a_lost_relay_is_replaced_by_another_at_once() {
       1.000  B   *  reservation requesting from R1
       1.040  B   *  reservation active at R2
       1.040  B   *  reservation active at R1
-     46.080  B   *  reservation lost at R1: the connection to the relay ended: timed out; backing off for 1.326 s
-     46.080  B   *  reservation requesting from R3
-     46.120  B   *  reservation active at R3
+     36.040  B   *  reservation lost at R1: the connection to the relay ended: timed out; backing off for 1.326 s
+     36.040  B   *  reservation requesting from R3
+     36.080  B   *  reservation active at R3
     665.000  B   *  reservation lost at R2: given up by us
     665.000  B   *  reservation lost at R3: given up by us
     ");

@@ -150,6 +150,22 @@ fn a_reservation_comes_with_addresses_voucher_and_limit() {
 }
 
 #[test]
+fn a_client_is_given_the_addresses_that_it_can_use_from_where_it_is() {
+    let mut solo = relay();
+    for ip in ["10.0.0.1", "172.17.0.1", "127.0.0.1"] {
+        solo.addresses.add(address(&format!("/ip4/{ip}/udp/4001/quic-v1")), AddressSource::Listen);
+    }
+    for (n, (remote, given)) in
+        [("198.51.100.9", 1), ("192.168.1.9", 3), ("127.0.0.1", 4)].into_iter().enumerate()
+    {
+        let place = address(&format!("/ip4/{remote}/udp/9/quic-v1"));
+        let client = solo.connect_with(&format!("B{n}"), |info| info.remote = place);
+        let stream = ask(&mut solo, client, &HopMessage::reserve());
+        assert_eq!(answer(&mut solo, stream).reservation.unwrap().addrs.len(), given, "{remote}");
+    }
+}
+
+#[test]
 fn many_addresses_do_not_burst_the_frame() {
     let mut solo = relay();
     for port in 1..=500 {

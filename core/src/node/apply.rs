@@ -58,8 +58,8 @@ impl Node {
             }
             Action::DialFailed { token, error } => self.circuit_attempt_failed(token, error),
             Action::Close { connection } => self.close_connection(connection),
-            Action::AddAddress { address, source } => self.add_address(address, source),
-            Action::RemoveAddress { address, source } => self.remove_address(address, source),
+            Action::AddAddress { address, source } => self.advertise(address, source),
+            Action::RemoveAddress { address, source } => self.withdraw(address, source),
             Action::Load { token, table, after } => {
                 self.ask_store(Asker::Behaviour(index, token), table, StorageAsk::Load { after });
             }

@@ -339,6 +339,7 @@ impl Node {
             peer,
             direction: direction(role),
             remote,
+            socket: None,
             relayed: Some(Relayed { relay, via, limit }),
             established,
             rtt: None,

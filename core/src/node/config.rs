@@ -7,7 +7,7 @@ use crate::{
     identity::Identity,
     protocols::{identify, ping, relay, rendezvous},
     quic, streams,
-    swarm::{InvalidConfig, SwarmConfig},
+    swarm::{InvalidConfig, SwarmConfig, network::Network},
     time::{Instant, UnixTime},
     upgrade,
 };
@@ -38,6 +38,8 @@ pub struct Config {
     pub identity: Identity,
     /// Whether others may connect to it. If not, its addresses are not advertised.
     pub accept_inbound: bool,
+    /// Networks whose addresses are not told to anybody, though we are there. None.
+    pub no_announce: Vec<Network>,
     /// `/ipfs/ping/1.0.0`.
     pub ping: ping::Config,
     /// `/ipfs/id/1.0.0` and its push.
@@ -84,6 +86,7 @@ impl Config {
         Self {
             identity,
             accept_inbound: true,
+            no_announce: Vec::new(),
             ping: ping::Config::default(),
             identify: identify::Config::default(),
             relay_roles: relay::Roles::ALL,

@@ -14,6 +14,7 @@
 //! Inputs never fail and never panic, whatever the network sends: faults of remotes are events, drops are counters. A
 //! spurious `handle_timeout` changes nothing. `now` must not run backwards; if it does, it is taken to stand still.
 
+mod announce;
 mod apply;
 mod autoconnect;
 mod circuits;
@@ -46,6 +47,7 @@ use peerless_proto::address;
 
 pub(crate) use self::circuits::CircuitId;
 pub use self::{
+    announce::{AnnounceError, announceable},
     command::StreamError,
     config::{AppProtocol, Config, ConfigError, Start},
     leaving::SHUTDOWN,
@@ -208,7 +210,7 @@ impl Node {
             peerstore: Peerstore::new(config.swarm.peerstore),
             archive: None,
             swarm: Swarm::new(config.swarm),
-            addresses: Addresses::default(),
+            addresses: Addresses::withholding(config.no_announce),
             sockets: BTreeMap::new(),
             streams: Streams::new(keys()),
             splices,
@@ -285,13 +287,14 @@ impl Node {
             Some(bound) => self.sockets.insert(socket, bound.clone()),
             None => self.sockets.remove(&socket),
         };
+        self.connections_follow_sockets();
         if self.accept_inbound {
             let (old, new) = (listen_addresses(old.as_ref()), listen_addresses(bound.as_ref()));
             for address in old.iter().filter(|a| !new.contains(a)) {
-                self.remove_address(address.clone(), AddressSource::Listen);
+                self.withdraw(address.clone(), AddressSource::Listen);
             }
             for address in new {
-                self.add_address(address, AddressSource::Listen);
+                self.advertise(address, AddressSource::Listen);
             }
         }
         self.pump();

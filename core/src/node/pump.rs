@@ -123,8 +123,9 @@ impl Node {
             QuicEvent::Closed { id, remote, reason, .. } => self.quic_closed(id, remote, reason),
             QuicEvent::PathChanged { id, remote } => {
                 let Some(connection) = self.quic_connection(id) else { return };
+                let socket = self.listening_socket(id);
                 if let Some(info) = self.connections.get_mut(connection) {
-                    info.remote = address::quic_v1(remote);
+                    (info.remote, info.socket) = (address::quic_v1(remote), socket);
                 }
                 self.path_changed(connection);
                 self.work.push_back(Work::Tell(Input::Peer(PeerEvent::PathChanged { connection })));
@@ -172,12 +173,13 @@ impl Node {
             Some(_) => return,
             None => None,
         };
-        let established = self.now;
+        let (established, socket) = (self.now, self.listening_socket(id));
         let make = |id| ConnectionInfo {
             id,
             peer,
             direction: if outbound { Direction::Outbound } else { Direction::Inbound },
             remote: address::quic_v1(remote),
+            socket,
             relayed: None,
             established,
             rtt: None,
@@ -194,6 +196,12 @@ impl Node {
             }
             Err(refusal) => self.turn_away(id, dial, remote, refusal),
         }
+    }
+
+    /// The local address of the socket of a connection, if others may connect to it.
+    pub(super) fn listening_socket(&self, id: QuicId) -> Option<SocketAddr> {
+        let info = self.transport.quic.info(id).filter(|_| self.accept_inbound)?;
+        self.sockets.get(&info.socket).map(|bound| bound.local)
     }
 
     fn quic_connection(&self, id: QuicId) -> Option<ConnectionId> {
@@ -309,7 +317,7 @@ impl Node {
         self.events.push_back(event);
     }
 
-    pub(super) fn add_address(&mut self, address: Multiaddr, source: AddressSource) {
+    pub(super) fn advertise(&mut self, address: Multiaddr, source: AddressSource) {
         if self.addresses.add(address.clone(), source) && source != AddressSource::Observed {
             if source == AddressSource::Listen {
                 self.emit(Event::Listening { address });
@@ -318,7 +326,7 @@ impl Node {
         }
     }
 
-    pub(super) fn remove_address(&mut self, address: Multiaddr, source: AddressSource) {
+    pub(super) fn withdraw(&mut self, address: Multiaddr, source: AddressSource) {
         if self.addresses.remove(&address, source) && source != AddressSource::Observed {
             if source == AddressSource::Listen {
                 self.emit(Event::ListenClosed { address });

@@ -47,6 +47,10 @@ impl<K: Ord + Copy, V> ByConnection<K, V> {
         self.keys.get(&connection).into_iter().flatten().copied().collect()
     }
 
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.values_mut().map(|(_, value)| value)
+    }
+
     pub(crate) fn remove(&mut self, key: K) -> Option<(ConnectionId, V)> {
         let (connection, value) = self.entries.remove(&key)?;
         if let Some(keys) = self.keys.get_mut(&connection) {

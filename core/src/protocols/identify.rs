@@ -1,29 +1,32 @@
 //! `/ipfs/id/1.0.0` and `/ipfs/id/push/1.0.0` (libp2p specs, identify): what each side is, speaks and sees.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use libp2p_identity::{PeerId, PublicKey};
 use multiaddr::Multiaddr;
 use peerless_proto::pb::identify::Identify as Message;
 
-use self::message::{Before, Local, MAX_MESSAGE, Said};
+use self::{
+    message::{Before, MAX_MESSAGE, Said},
+    observed::{Change, Observed, Sighting},
+    ours::Ours,
+};
 use super::by_connection::ByConnection;
 use crate::{
-    addresses::{AddressSource, Site, site},
+    addresses::{AddressSource, Audience, site},
     behaviour::{
         Action, Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent,
     },
     event,
     event::{OpenError, StreamFault},
     ids::{ConnectionId, StreamId, Token},
+    swarm::table::Direction,
     time::{Deadline, Instant, Timers, UnixTime},
 };
 
 mod message;
+mod observed;
+mod ours;
 
 /// `/ipfs/id/1.0.0`: the side that opens the stream is told.
 pub const PROTOCOL: ProtocolName = ProtocolName::from_static("/ipfs/id/1.0.0");
@@ -39,12 +42,6 @@ const MAX_MESSAGES: usize = 10;
 
 /// Most pushes of ours under way at a time.
 const MAX_PUSHES: usize = 32;
-
-/// So many parts of the network must see us at an address for it to be believed (go-libp2p: 4 groups of observers): a
-/// crowd in one place may be one liar.
-const CONFIRMING_SITES: usize = 4;
-/// It is believed until no more than so many do, as each change is told to everybody.
-const DOUBTFUL_SITES: usize = 1;
 
 /// Most pushes accepted on a connection in each [`PUSH_WINDOW`].
 const MAX_PUSHES_ACCEPTED: usize = 30;
@@ -123,9 +120,11 @@ impl From<Event> for event::Event {
 pub struct Identify {
     config: Config,
     protocols: [ProtocolSpec; 2],
-    local: Local,
-    /// The version of `local` that was last pushed, or is being.
+    ours: Ours,
+    /// The version of `ours` that was last pushed, or is being.
     announced: u64,
+    /// When to look again what has changed of `ours`.
+    settles: Option<Instant>,
     links: ByConnection<ConnectionId, Link>,
     opening: ByConnection<Token, Purpose>,
     streams: ByConnection<StreamId, Stream>,
@@ -135,28 +134,23 @@ pub struct Identify {
     /// Pushes of ours under way.
     pushing: usize,
     /// Where we are seen, and by whom.
-    observed: BTreeMap<Multiaddr, Observers>,
-}
-
-/// Those that see us at an address.
-#[derive(Debug, Default)]
-struct Observers {
-    /// Where they are, with the number of connections on which they tell so.
-    sites: BTreeMap<Site, usize>,
-    is_confirmed: bool,
+    observed: Observed,
 }
 
 /// One connection, until it ends.
 #[derive(Debug)]
 struct Link {
+    connection: ConnectionId,
     peer: PeerId,
     info: Option<Arc<Info>>,
     /// The number of the newest good record seen on it.
     seq: Option<u64>,
-    /// The version of `local` last sent on it.
-    told: Option<u64>,
-    /// Where it sees us, and where it is itself.
-    observed: Option<(Multiaddr, Site)>,
+    /// Whether a stream is being opened to tell it.
+    is_opening: bool,
+    /// The version of `ours` last sent on it, and for whom that was meant.
+    told: Option<(Audience, u64)>,
+    /// Where it sees us.
+    observed: Option<Sighting>,
     window: Instant,
     pushes: usize,
 }
@@ -194,15 +188,16 @@ impl Identify {
                 ProtocolSpec { name: PROTOCOL, framing, inbound_per_peer: 4 },
                 ProtocolSpec { name: PUSH_PROTOCOL, framing, inbound_per_peer: 2 },
             ],
-            local: Local::default(),
+            ours: Ours::default(),
             announced: 0,
+            settles: None,
             links: ByConnection::default(),
             opening: ByConnection::default(),
             streams: ByConnection::default(),
             timers: Timers::default(),
             queue: BTreeSet::new(),
             pushing: 0,
-            observed: BTreeMap::new(),
+            observed: Observed::default(),
         }
     }
 
@@ -226,9 +221,11 @@ impl Identify {
         match event {
             PeerEvent::Connected { connection, peer } => {
                 let link = Link {
+                    connection,
                     peer,
                     info: None,
                     seq: None,
+                    is_opening: false,
                     told: None,
                     observed: None,
                     window: cx.now(),
@@ -248,6 +245,10 @@ impl Identify {
                 for (id, stream) in self.streams.remove_connection(connection) {
                     self.released(id, &stream);
                 }
+                if self.links.len() == 0 {
+                    // Whoever comes next is told what there is then.
+                    self.settles = None;
+                }
                 self.push_next(cx);
             }
             _ => {}
@@ -265,6 +266,9 @@ impl Identify {
 
     fn on_opened(&mut self, cx: &mut Context<'_>, token: Token, result: Result<StreamId, OpenError>) {
         let Some((connection, purpose)) = self.opening.remove(token) else { return };
+        if let Some(link) = self.links.get_mut(connection).filter(|_| purpose == Purpose::Push) {
+            link.is_opening = false;
+        }
         match (purpose, result) {
             (Purpose::Ask, Ok(stream)) => self.keep(cx, connection, stream, State::reading()),
             (Purpose::Ask, Err(_)) => cx.count("identify.failed.open"),
@@ -302,14 +306,15 @@ impl Identify {
 
     /// Sends what we are now, and nothing after it.
     fn tell(&mut self, cx: &mut Context<'_>, connection: ConnectionId, stream: StreamId) {
-        self.local.refresh(cx, &self.config);
+        self.settles = self.ours.refresh(cx);
         if let Some(info) = cx.view().connections.get(connection) {
-            cx.send(stream, self.local.message_for(info));
+            let (message, told) = self.ours.message_for(cx, &self.config, info);
+            cx.send(stream, message);
+            if let Some(link) = self.links.get_mut(connection) {
+                link.told = Some(told);
+            }
         }
         cx.finish(stream);
-        if let Some(link) = self.links.get_mut(connection) {
-            link.told = Some(self.local.version);
-        }
     }
 
     fn on_stream(&mut self, cx: &mut Context<'_>, id: StreamId, event: StreamEvent) {
@@ -392,7 +397,7 @@ impl Identify {
             cx.emit(Event { connection, peer: link.peer, info, record, says });
         }
         // What changed between our answer and now has not been pushed: it was not known that the peer listens.
-        if link.told.is_some() && self.listens(connection) {
+        if link.told.is_some() && self.listens(cx, connection) {
             self.queue.insert(connection);
             self.push_next(cx);
         }
@@ -406,58 +411,70 @@ impl Identify {
             return;
         }
         let is_elsewhere = |seen: &Multiaddr| view.connections.iter().any(|info| info.remote == *seen);
-        let seen = message::plausible(said, view.local_peer()).filter(|seen| !is_elsewhere(seen));
-        let (Some(seen), Some(site)) = (seen, site(&remote.remote)) else {
+        // Of a socket where nobody reaches us it says nothing that would help others.
+        let Some(socket) = remote.socket else { return cx.count("identify.observed.not_listening") };
+        let may_be = |seen: &Multiaddr| !is_elsewhere(seen) && message::fits(seen, socket, &remote.remote);
+        let seen = message::plausible(said, view.local_peer()).filter(may_be);
+        let (Some(address), Some(site)) = (seen, site(&remote.remote)) else {
             return cx.count("identify.observed.refused");
         };
+        let is_dialled = remote.direction == Direction::Outbound;
+        let sighting = Sighting { address, socket, site, is_dialled };
         let Some(link) = self.links.get_mut(connection) else { return };
-        if link.observed.as_ref().is_some_and(|(before, _)| *before == seen) {
+        if link.observed.as_ref() == Some(&sighting) {
             return;
         }
-        let old = link.observed.replace((seen.clone(), site));
-        let observers = self.observed.entry(seen.clone()).or_default();
-        *observers.sites.entry(site).or_default() += 1;
-        let is_believed = observers.sites.len() >= CONFIRMING_SITES;
-        let is_new = is_believed && !std::mem::replace(&mut observers.is_confirmed, true);
+        let old = link.observed.replace(sighting.clone());
+        let changes = self.observed.note(&sighting, true);
+        self.changed(cx, changes);
         self.unobserve(cx, old);
-        cx.push(Action::AddAddress { address: seen.clone(), source: AddressSource::Observed });
-        if is_new {
-            cx.count("identify.observed.confirmed");
-            cx.push(Action::AddAddress { address: seen, source: AddressSource::Confirmed });
-        }
     }
 
     /// One connection less tells that we are seen there.
-    fn unobserve(&mut self, cx: &mut Context<'_>, observed: Option<(Multiaddr, Site)>) {
-        let Some((address, site)) = observed else { return };
-        let Some(observers) = self.observed.get_mut(&address) else { return };
-        if let Some(count) = observers.sites.get_mut(&site) {
-            *count -= 1;
-            if *count == 0 {
-                observers.sites.remove(&site);
-            }
-        }
-        if observers.is_confirmed && observers.sites.len() <= DOUBTFUL_SITES {
-            observers.is_confirmed = false;
-            let address = address.clone();
-            cx.push(Action::RemoveAddress { address, source: AddressSource::Confirmed });
-        }
-        if observers.sites.is_empty() {
-            self.observed.remove(&address);
-            cx.push(Action::RemoveAddress { address, source: AddressSource::Observed });
+    fn unobserve(&mut self, cx: &mut Context<'_>, observed: Option<Sighting>) {
+        if let Some(sighting) = observed {
+            let changes = self.observed.note(&sighting, false);
+            self.changed(cx, changes);
         }
     }
 
-    /// One pass over the peers for each change; one connection per peer.
+    fn changed(&mut self, cx: &mut Context<'_>, changes: Vec<Change>) {
+        for Change { address, source, is_there } in changes {
+            if is_there && source == AddressSource::Confirmed {
+                cx.count("identify.observed.confirmed");
+            }
+            cx.push(match is_there {
+                true => Action::AddAddress { address, source },
+                false => Action::RemoveAddress { address, source },
+            });
+        }
+    }
+
+    /// What was seen through a socket that is gone, or was moved, is not true any more.
+    fn follow_sockets(&mut self, cx: &mut Context<'_>) {
+        let connections = cx.view().connections;
+        let mut stale = Vec::new();
+        for link in self.links.values_mut() {
+            let socket = connections.get(link.connection).and_then(|info| info.socket);
+            stale.extend(link.observed.take_if(|seen| Some(seen.socket) != socket));
+        }
+        for sighting in stale {
+            self.unobserve(cx, Some(sighting));
+        }
+    }
+
+    /// One pass over the peers for each change; one connection per peer. Changes that follow each other closely are one:
+    /// whoever makes us change must not make us sign and push as often.
     fn on_addresses(&mut self, cx: &mut Context<'_>) {
-        self.local.refresh(cx, &self.config);
-        if self.announced == self.local.version {
+        self.settles = self.ours.refresh(cx).filter(|_| self.links.len() > 0);
+        if self.settles.is_some() || self.announced == self.ours.version() {
             return;
         }
-        self.announced = self.local.version;
+        self.announced = self.ours.version();
+        self.follow_sockets(cx);
         let connections = cx.view().connections;
         for info in connections.iter() {
-            if self.listens(info.id) && connections.best(&info.peer) == Some(info.id) {
+            if self.listens(cx, info.id) && connections.best(&info.peer) == Some(info.id) {
                 self.queue.insert(info.id);
             }
         }
@@ -465,18 +482,23 @@ impl Identify {
     }
 
     /// Whether the remote accepts pushes and has not been told what we are now.
-    fn listens(&self, connection: ConnectionId) -> bool {
-        self.links.get(connection).is_some_and(|link| {
-            let speaks = link.info.as_ref().is_some_and(|info| info.protocols.contains(&PUSH_PROTOCOL));
-            speaks && link.told != Some(self.local.version)
-        })
+    fn listens(&self, cx: &Context<'_>, connection: ConnectionId) -> bool {
+        let (Some(link), Some(info)) = (self.links.get(connection), cx.view().connections.get(connection))
+        else {
+            return false;
+        };
+        let speaks = link.info.as_ref().is_some_and(|info| info.protocols.contains(&PUSH_PROTOCOL));
+        speaks && link.told != Some(self.ours.told_to(info))
     }
 
     fn push_next(&mut self, cx: &mut Context<'_>) {
         while self.pushing < MAX_PUSHES
             && let Some(connection) = self.queue.pop_first()
         {
-            if self.listens(connection) {
+            if self.listens(cx, connection)
+                && let Some(link) = self.links.get_mut(connection)
+                && !std::mem::replace(&mut link.is_opening, true)
+            {
                 self.pushing += 1;
                 self.open(cx, connection, Purpose::Push);
             }
@@ -546,6 +568,9 @@ impl Behaviour for Identify {
         while let Some((_, stream)) = self.timers.pop_due(cx.now()) {
             self.on_timeout(cx, stream);
         }
+        if self.settles.is_some_and(|at| at <= cx.now()) {
+            self.on_addresses(cx);
+        }
         match input {
             Input::Peer(event) => self.on_peer(cx, event),
             Input::Stream(stream, event) => self.on_stream(cx, stream, event),
@@ -556,7 +581,8 @@ impl Behaviour for Identify {
     }
 
     fn deadline(&self) -> Option<Deadline> {
-        self.timers.next().map(|at| Deadline::new(at, "identify timeout"))
+        let timeout = self.timers.next().map(|at| Deadline::new(at, "identify timeout"));
+        Deadline::earliest(timeout, self.settles.map(|at| Deadline::new(at, "identify push")))
     }
 
     fn describe(&self, protocol: &ProtocolName, frame: &[u8], _: UnixTime) -> Option<String> {

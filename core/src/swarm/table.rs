@@ -1,6 +1,6 @@
 //! The table of established connections.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -33,6 +33,9 @@ pub struct ConnectionInfo {
     pub direction: Direction,
     /// Where the remote is, without its `/p2p`; for a relayed one the circuit address through the relay.
     pub remote: Multiaddr,
+    /// The local address of the listening socket that it runs over; `None` through a relay, and of a node that accepts no
+    /// connections.
+    pub socket: Option<SocketAddr>,
     /// Set when it runs through a relay.
     pub relayed: Option<Relayed>,
     /// When it was established.

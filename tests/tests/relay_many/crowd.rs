@@ -101,6 +101,7 @@ impl<B: Behaviour> Party<B> {
             peer,
             direction: Direction::Inbound,
             remote,
+            socket: None,
             relayed: None,
             established: now,
             rtt: None,

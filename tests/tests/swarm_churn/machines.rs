@@ -101,7 +101,8 @@ impl Machines {
         let mut multihash = vec![0x12, 32]; // SHA-256
         multihash.extend(self.rng.bytes::<32>());
         let peer = PeerId::from_bytes(&multihash).expect("a SHA-256 digest is a peer id");
-        let ip = Ipv4Addr::from_bits(self.rng.below(1 << 32) as u32);
+        // From 1.0.0.0 to 223.255.255.255, where hosts are.
+        let ip = Ipv4Addr::from_bits((self.rng.below(223 << 24) + (1 << 24)) as u32);
         let address: Multiaddr = format!("/ip4/{ip}/udp/4001/quic-v1").parse().expect("a multiaddr");
         let banned = Entry::Network(Network::single(ip.into()));
         if self.rng.below(8) == 0 {
@@ -196,6 +197,7 @@ impl Machines {
             peer,
             direction,
             remote,
+            socket: None,
             relayed: None,
             established: now,
             rtt: None,

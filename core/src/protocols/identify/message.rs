@@ -1,126 +1,38 @@
-//! The identify message: ours as it is sent, and what is believed of a peer's.
+//! The identify message of a peer, and what is believed of it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
-use bytes::Bytes;
 use libp2p_identity::{PeerId, PublicKey};
 use multiaddr::Multiaddr;
 use peerless_proto::{
-    address::{self, MAX_ADDR_LEN},
+    address,
     envelope::Envelope,
     keys,
-    pb::{self, Message as _, identify::Identify as Message},
-    peer_record::{Dialect, PeerRecord},
+    pb::{self, identify::Identify as Message},
+    peer_record::PeerRecord,
 };
 
-use super::{Config, Info, Says};
+use super::{Info, Says};
 use crate::{
-    behaviour::{Context, ProtocolName, View},
-    swarm::{hostless, table::ConnectionInfo},
-    time::UnixTime,
+    behaviour::{Context, ProtocolName},
+    swarm::{
+        dial::rank::{Reach, reach},
+        hostless,
+    },
 };
 
 /// The longest message accepted, in bytes.
 pub(super) const MAX_MESSAGE: usize = 8192;
 
-/// The longest message sent, in bytes: some peers accept no more, and no second one.
-const MAX_SENT: usize = 4096;
-
-/// Left free in what is sent for the observed address, which differs by connection.
-const OBSERVED_ROOM: usize = 128;
-
-/// Least that the fields around an address take, in the list and in the signed record together.
-const ADDRESS_FRAMING: usize = 6;
-
 /// Most addresses and protocols of one peer.
-const MAX_ADDRESSES: usize = 500;
-const MAX_PROTOCOLS: usize = 1000;
+pub(super) const MAX_ADDRESSES: usize = 500;
+pub(super) const MAX_PROTOCOLS: usize = 1000;
 
 /// The longest agent and protocol version kept, in bytes; the rest is cut off.
 const MAX_TEXT: usize = 128;
 
 /// The longest protocol id, in bytes. A longer one is left out: cut off it would be another.
 const MAX_PROTOCOL_ID: usize = 256;
-
-/// What we say of ourselves, made anew when it changes.
-#[derive(Debug, Default)]
-pub(super) struct Local {
-    /// Counts the changes; zero before the first message.
-    pub(super) version: u64,
-    revision: u64,
-    addresses: Vec<Multiaddr>,
-    protocols: Vec<ProtocolName>,
-    seq: u64,
-    message: Message,
-}
-
-impl Local {
-    /// Brings the message up to date.
-    pub(super) fn refresh(&mut self, cx: &mut Context<'_>, config: &Config) {
-        let view = cx.view();
-        let known = self.version > 0 && self.protocols == view.protocols;
-        if known && self.revision == view.addresses.revision() {
-            return;
-        }
-        self.revision = view.addresses.revision();
-        let addresses = view.addresses.advertised();
-        if known && self.addresses == addresses {
-            return;
-        }
-        self.addresses = addresses;
-        self.protocols = view.protocols.to_vec();
-        self.version += 1;
-        self.seq = nanos(cx.unix()).max(self.seq.saturating_add(1));
-        self.message = self.compose(view, config);
-        if self.message.signed_peer_record.is_none() {
-            cx.count("identify.record.unsigned");
-        }
-    }
-
-    /// The message for the remote of one connection. Where a relay sees us is nobody's business but the relay's.
-    pub(super) fn message_for(&self, connection: &ConnectionInfo) -> Bytes {
-        let direct = connection.relayed.is_none() && connection.remote.len() < OBSERVED_ROOM;
-        let observed_addr = direct.then(|| connection.remote.to_vec());
-        Message { observed_addr, ..self.message.clone() }.encode_to_vec().into()
-    }
-
-    /// As much as fits: the last addresses are the first to go, the signed record only if it leaves no room at all.
-    fn compose(&self, view: View<'_>, config: &Config) -> Message {
-        let mut message = Message {
-            public_key: Some(keys::encode_public_key(&view.identity.public())),
-            protocol_version: Some(clip(&config.protocol_version)),
-            agent_version: Some(clip(&config.agent)),
-            ..Message::default()
-        };
-        let mut room = MAX_SENT / 2;
-        for protocol in self.protocols.iter().take(MAX_PROTOCOLS) {
-            let Some(rest) = room.checked_sub(protocol.as_str().len() + 3) else { break };
-            room = rest;
-            message.protocols.push(protocol.as_str().into());
-        }
-        let mut addresses: Vec<_> =
-            self.addresses.iter().filter(|a| a.len() <= MAX_ADDR_LEN).take(MAX_ADDRESSES).cloned().collect();
-        loop {
-            message.listen_addrs = addresses.iter().map(Multiaddr::to_vec).collect();
-            message.signed_peer_record = self.signed(view, &addresses);
-            let mut excess = (message.encoded_len() + OBSERVED_ROOM).saturating_sub(MAX_SENT);
-            if excess == 0 {
-                return message;
-            }
-            if addresses.is_empty() {
-                return Message { signed_peer_record: None, ..message };
-            }
-            while let (1.., Some(dropped)) = (excess, addresses.pop()) {
-                excess = excess.saturating_sub(2 * dropped.len() + ADDRESS_FRAMING);
-            }
-        }
-    }
-
-    fn signed(&self, view: View<'_>, addresses: &[Multiaddr]) -> Option<Vec<u8>> {
-        let record = PeerRecord { peer: view.local_peer(), seq: self.seq, addresses: addresses.to_vec() };
-        Some(record.seal(view.identity.keypair(), Dialect::Standard).ok()?.encode())
-    }
-}
 
 /// Why what a peer says of itself is not believed at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,8 +216,16 @@ pub(super) fn plausible(observed: &Multiaddr, local: PeerId) -> Option<Multiaddr
     (hostless(&address).is_none() && named.is_none_or(|named| named == local)).then_some(address)
 }
 
+/// Whether a socket may be seen there by a peer that is there: it sends over its own address family, and to nobody but this
+/// machine from a loopback address.
+pub(super) fn fits(seen: &Multiaddr, socket: SocketAddr, remote: &Multiaddr) -> bool {
+    let is_loopback = |address: &Multiaddr| reach(address) == Reach::Loopback;
+    let is_family = address::ip_of(seen).is_some_and(|ip| ip.is_ipv4() == socket.is_ipv4());
+    is_family && (!is_loopback(seen) || is_loopback(remote))
+}
+
 /// Without control characters, and cut off at [`MAX_TEXT`].
-fn clip(text: &str) -> String {
+pub(super) fn clip(text: &str) -> String {
     let mut clipped = String::new();
     for c in text.chars().filter(|c| !c.is_control()) {
         if clipped.len() + c.len_utf8() > MAX_TEXT {
@@ -314,10 +234,6 @@ fn clip(text: &str) -> String {
         clipped.push(c);
     }
     clipped
-}
-
-fn nanos(unix: UnixTime) -> u64 {
-    u64::try_from(unix.since_epoch().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A message in a few words.

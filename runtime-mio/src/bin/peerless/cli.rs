@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use self::values::{count, limit, record_size, streams, whole, window};
 pub(crate) use self::values::{rate, size, time};
-use crate::settings::flag;
+use crate::{announce::AnnounceArgs, settings::flag};
 
 /// Peer-to-peer connectivity on libp2p's wire: relay, be reached through one, and try what works.
 #[derive(Debug, Parser)]
@@ -119,6 +119,8 @@ pub(crate) struct RelayArgs {
     /// Address to listen at (default: /ip4/0.0.0.0/udp/4001/quic-v1 and /ip6/::/udp/4001/quic-v1)
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) announce: AnnounceArgs,
     /// How long a reservation holds; 0 for a year, as the wire wants an end
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "1h")]
     pub(crate) reservation_ttl: Duration,
@@ -151,6 +153,8 @@ pub(crate) struct RendezvousArgs {
     /// Address to listen at (default: /ip4/0.0.0.0/udp/4001/quic-v1 and /ip6/::/udp/4001/quic-v1)
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) announce: AnnounceArgs,
     /// File to keep registrations, and where peers are, in (default: in memory, so that a restart forgets them)
     #[arg(long, value_name = "FILE")]
     pub(crate) store: Option<PathBuf>,
@@ -306,6 +310,8 @@ pub(crate) struct ListenArgs {
     /// Address to listen at (default: any port, on all interfaces)
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) announce: AnnounceArgs,
     /// Relay to be reachable through, with its /p2p/PEER
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
     pub(crate) relay: Vec<Multiaddr>,
@@ -340,6 +346,8 @@ pub(crate) struct RegisterArgs {
     /// Address to listen at and to be found at (default: any port, on all interfaces)
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) announce: AnnounceArgs,
     /// Relay to be reachable and to be found through, with its /p2p/PEER
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
     pub(crate) relay: Vec<Multiaddr>,

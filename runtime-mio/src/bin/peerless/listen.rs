@@ -17,6 +17,7 @@ use crate::{
 pub(crate) fn run(common: &Common, args: &ListenArgs, report: Reporter) -> Result<(), Failure> {
     let setup = Setup {
         listen: listen(&args.listen),
+        announce: args.announce.clone(),
         store: args.store.clone(),
         metrics: args.metrics,
         auto_relay: AutoRelay {

@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode};
 
 mod allowance;
+mod announce;
 mod app;
 mod cli;
 mod clients;

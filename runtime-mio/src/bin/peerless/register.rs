@@ -25,6 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) fn run(common: &Common, args: &RegisterArgs, report: Reporter) -> Result<(), Failure> {
     let setup = Setup {
         listen: listen(&args.listen),
+        announce: args.announce.clone(),
         protocols: vec![(PERF, STREAMS_PER_PEER), (ECHO, STREAMS_PER_PEER)],
         ..Setup::default()
     };

@@ -24,6 +24,7 @@ pub(crate) fn run(common: &Common, args: &RelayArgs, report: Reporter) -> Result
     let settings = Settings::load(common.config.as_deref())?;
     let setup = Setup {
         listen: rendezvous::listen(&args.listen),
+        announce: args.announce.clone(),
         window: Some(args.window),
         hop: Some(config(args, settings.relay)),
         rendezvous: if args.rendezvous { Some(rendezvous::config(&args.point)?) } else { None },

@@ -15,6 +15,7 @@ use crate::{
 pub(crate) fn run(common: &Common, args: &RendezvousArgs, report: Reporter) -> Result<(), Failure> {
     let setup = Setup {
         listen: listen(&args.listen),
+        announce: args.announce.clone(),
         rendezvous: Some(config(&args.point)?),
         store: args.store.clone(),
         metrics: args.metrics,

@@ -35,6 +35,8 @@ pub(crate) enum Line {
     Listening {
         address: String,
     },
+    /// Nobody will learn where we are.
+    NoAddress {},
     Reservation {
         relay: String,
         expires: u64,
@@ -140,6 +142,12 @@ impl fmt::Display for Line {
             #[cfg(unix)]
             Self::Status(status) => status.fmt(f),
             Self::Listening { address } => write!(f, "listening at {address}"),
+            Self::NoAddress {} => {
+                write!(
+                    f,
+                    "others are told no address of ours: name one with --announce, or be reached through a relay"
+                )
+            }
             Self::Reservation { relay, expires, addresses } => {
                 let left = UnixTime::from_secs(*expires).saturating_duration_since(unix_now());
                 let places = addresses.join("\n  ");

@@ -24,6 +24,7 @@ use peerless_mio::{Runtime, RuntimeConfig};
 
 use crate::{
     Failure,
+    announce::AnnounceArgs,
     cli::{Common, SecurityName, shape},
     identity,
     identity::Held,
@@ -51,6 +52,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Setup {
     /// Where to listen; empty for a node that only dials.
     pub(crate) listen: Vec<SocketAddr>,
+    /// What others are told of where we are.
+    pub(crate) announce: AnnounceArgs,
     /// Be a relay.
     pub(crate) hop: Option<hop::Config>,
     /// Bytes that a peer may have under way to us on one stream; `None` is the core's default.
@@ -86,12 +89,19 @@ impl Session {
     /// Makes the node, and has SIGINT and SIGTERM shut it down.
     pub(crate) fn open(common: &Common, setup: Setup, report: Reporter) -> Result<Self, Failure> {
         // First, so that nothing is made or written if it is wrong.
-        let swarm = swarm(common, &setup)?;
+        let settings = Settings::load(common.config.as_deref())?;
+        let serves = !setup.listen.is_empty();
+        // Who only dials tells nobody where it is.
+        let announce =
+            if serves { setup.announce.clone().or(settings.announced()) } else { AnnounceArgs::default() };
+        announce.check()?;
+        let swarm = swarm(settings, &setup)?;
         let (identity, held) = identity::hold(common)?;
+        announce.check_peer(identity.peer())?;
         let store = setup.store.as_deref().map(Store::open).transpose()?;
         let mut config = node::Config::new(identity);
-        let serves = !setup.listen.is_empty();
         config.accept_inbound = serves;
+        config.no_announce = announce.no_announce.clone();
         config.swarm = swarm;
         if let Some(window) = setup.window {
             config.quic = config.quic.with_stream_window(window);
@@ -118,7 +128,12 @@ impl Session {
             ..RuntimeConfig::default()
         };
         let wanted_buffer = runtime.socket_buffer;
-        let runtime = Runtime::new(config, runtime)?;
+        let mut runtime = Runtime::new(config, runtime)?;
+        let (node, now) = runtime.node_mut();
+        announce.apply(node, now)?;
+        if serves && node.addresses().advertised().is_empty() {
+            report.line(&Line::NoAddress {});
+        }
         watch_signals(&runtime, report, serves)?;
         if serves {
             mention_buffers(&runtime, wanted_buffer, report);
@@ -306,14 +321,14 @@ fn ask_store(store: Option<&Serving>, event: &Event) {
 }
 
 /// Room for those whom the node serves, changed by what the file says.
-fn swarm(common: &Common, setup: &Setup) -> Result<SwarmConfig, Failure> {
+fn swarm(settings: Settings, setup: &Setup) -> Result<SwarmConfig, Failure> {
     let mut swarm = match (&setup.hop, &setup.rendezvous) {
         (Some(hop), _) => SwarmConfig::for_relay(&hop.limits),
         // Whoever registers or asks does not stay long, but there are many of them.
         (None, Some(_)) => SwarmConfig::for_relay(&RelayLimits::broad()),
         (None, None) => SwarmConfig::default(),
     };
-    Settings::load(common.config.as_deref())?.apply(&mut swarm)?;
+    settings.apply(&mut swarm)?;
     Ok(swarm)
 }
 

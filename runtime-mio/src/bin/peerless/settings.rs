@@ -3,6 +3,7 @@
 use std::{fmt, fs, marker::PhantomData, path::Path, time::Duration};
 
 use peerless_core::{
+    Multiaddr,
     peerstore::PeerstoreConfig,
     protocols::rate::Rate,
     swarm::{
@@ -22,7 +23,12 @@ use serde::{
     de::{Error, Visitor},
 };
 
-use crate::{Failure, cli, cli::LimitArgs};
+use crate::{
+    Failure,
+    announce::{AnnounceArgs, announced},
+    cli,
+    cli::LimitArgs,
+};
 
 /// The whole file; what is not there stays as it is.
 #[derive(Debug, Default, Deserialize)]
@@ -36,6 +42,10 @@ pub(crate) struct Settings {
     peerstore: PeerstoreSettings,
     gate: GateSettings,
     pruner: PrunerSettings,
+    /// As `--announce`.
+    announce: Vec<Text<Multiaddr>>,
+    /// As `--no-announce`.
+    no_announce: Vec<Text<Network>>,
     /// As the flags of `peerless relay`.
     pub(crate) relay: LimitArgs,
 }
@@ -56,6 +66,14 @@ impl Settings {
             let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
             format!("line {line}: {message}")
         })
+    }
+
+    /// What others are to be told of where we are.
+    pub(crate) fn announced(&self) -> AnnounceArgs {
+        AnnounceArgs {
+            announce: self.announce.iter().map(|Text(address)| address.clone()).collect(),
+            no_announce: self.no_announce.iter().map(|Text(network)| *network).collect(),
+        }
     }
 
     /// Changes what the file speaks of, and checks the outcome.
@@ -280,6 +298,13 @@ impl Readable for Network {
     const WANTED: &'static str = "a network in quotes, like \"192.0.2.0/24\"";
     fn read(text: &str) -> Result<Self, String> {
         text.parse().map_err(|error| format!("{text:?} is no network: {error}"))
+    }
+}
+
+impl Readable for Multiaddr {
+    const WANTED: &'static str = "an address in quotes, like \"/ip4/192.0.2.1/udp/4001/quic-v1\"";
+    fn read(text: &str) -> Result<Self, String> {
+        announced(text)
     }
 }
 

@@ -62,7 +62,9 @@ impl Hop {
         let mut message = wire::hop_answer(Status::Ok);
         message.limit = wire::limit_to_wire(self.config.limits.circuit());
         message.reservation = Some(grant(cx.view(), peer, expires));
-        fill_addresses(&mut message, cx.view());
+        if let Some(info) = cx.view().connections.get(asker.connection) {
+            fill_addresses(&mut message, cx.view(), &info.remote);
+        }
         self.answer(cx, asker, &message);
         cx.emit(Event::ReservationAccepted { peer, expires, renewed });
     }

@@ -18,7 +18,7 @@ use super::{
     super::{DEFAULT_TTL, MAX_TTL},
     Error, Found,
 };
-use crate::{behaviour::Context, swarm::hostless};
+use crate::{addresses::Audience, behaviour::Context, swarm::hostless};
 
 /// How our addresses are sent to a point. Those of others are read in any of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,10 +95,20 @@ impl Records {
     }
 }
 
-/// What we tell others of where we are: no more than `max` addresses, none too long to be read.
-pub(super) fn own_addresses(cx: &Context<'_>, max: usize) -> Vec<Multiaddr> {
-    let advertised = cx.view().addresses.advertised();
-    advertised.into_iter().filter(|address| address.len() <= MAX_ADDR_LEN).take(max).collect()
+/// What we have a point tell others of where we are: no more than `max` addresses, none too long to be read. Those who ask
+/// may be our neighbours, wherever the point is, but they are on this machine only if the point is, which stands at
+/// `address` as far as it is not connected.
+pub(super) fn own_addresses(
+    cx: &Context<'_>,
+    point: &PeerId,
+    address: Option<&Multiaddr>,
+    max: usize,
+) -> Vec<Multiaddr> {
+    let view = cx.view();
+    let connected = view.connections.best(point).and_then(|id| view.connections.get(id));
+    let remote = connected.map(|info| &info.remote).or(address);
+    let told = view.addresses.told_to(remote.map_or(Audience::Site, Audience::at).max(Audience::Site));
+    told.into_iter().filter(|address| address.len() <= MAX_ADDR_LEN).take(max).collect()
 }
 
 /// A registration of somebody else.

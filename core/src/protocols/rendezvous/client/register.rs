@@ -95,7 +95,7 @@ impl Client {
         let point = self.point_of(cx, &address)?;
         check_namespace(&namespace)?;
         check_ttl(ttl)?;
-        if own_addresses(cx, self.config.max_addresses).is_empty() {
+        if own_addresses(cx, &point, Some(&address), self.config.max_addresses).is_empty() {
             return Err(Error::NoAddress);
         }
         let id = match self.registration_id(&point, &namespace) {
@@ -171,9 +171,9 @@ impl Client {
 
     fn start(&mut self, cx: &mut Context<'_>, id: Token) {
         self.set_step(id, None);
-        let addresses = own_addresses(cx, self.config.max_addresses);
+        let Some(point) = self.registrations.get(&id).map(|registrar| registrar.point) else { return };
+        let addresses = self.own_addresses(cx, &point);
         let Some(registrar) = self.registrations.get_mut(&id) else { return };
-        let point = registrar.point;
         let likely = self.points.get(&point).map_or([None; 2], |known| [known.dialect, known.hint]);
         let dialects = registrar.dialect.candidates(likely);
         let is_nowhere = addresses.is_empty();
@@ -187,8 +187,12 @@ impl Client {
     }
 
     pub(super) fn send_register(&mut self, cx: &mut Context<'_>, id: Token, stream: StreamId) {
-        let Some(registrar) = self.registrations.get(&id) else { return };
-        let Some(attempt) = &registrar.asking else { return };
+        let Some(point) = self.registrations.get(&id).map(|registrar| registrar.point) else { return };
+        // Now it is known for sure where the point is.
+        let addresses = self.own_addresses(cx, &point);
+        let Some(registrar) = self.registrations.get_mut(&id) else { return };
+        let Some(attempt) = &mut registrar.asking else { return };
+        attempt.addresses = addresses;
         let dialect = attempt.dialects[attempt.current];
         // A point that serves readers of both tells each of us.
         let other = (dialect == Dialect::Standard).then_some(Dialect::RustLegacy);
@@ -212,6 +216,8 @@ impl Client {
         if let Some(refusal) = refusal(answer.status, answer.status_text.as_deref()) {
             return self.register_failed(cx, id, refusal);
         }
+        let Some(point) = self.registrations.get(&id).map(|registrar| registrar.point) else { return };
+        let current_addresses = self.own_addresses(cx, &point);
         let Some(registrar) = self.registrations.get_mut(&id) else { return };
         // A point need not repeat what it grants.
         let ttl = answer.ttl.map_or(registrar.ttl, Duration::from_secs).min(MAX_TTL);
@@ -221,7 +227,7 @@ impl Client {
         let Some(Attempt { dialects, current, addresses, .. }) = registrar.asking.take() else { return };
         let now = cx.now();
         let until = now + ttl;
-        let changed = addresses != own_addresses(cx, self.config.max_addresses);
+        let changed = addresses != current_addresses;
         let old = registrar.held.replace(Held { until, addresses });
         registrar.failures = 0;
         let (point, namespace) = (registrar.point, registrar.namespace.clone());
@@ -346,13 +352,17 @@ impl Client {
         }
     }
 
+    fn own_addresses(&self, cx: &Context<'_>, point: &PeerId) -> Vec<Multiaddr> {
+        let address = self.points.get(point).and_then(|known| known.addresses.first());
+        own_addresses(cx, point, address, self.config.max_addresses)
+    }
+
     /// Our addresses have changed and have had time to change back.
     pub(super) fn addresses_settled(&mut self, cx: &mut Context<'_>) {
         self.settles = None;
-        let addresses = own_addresses(cx, self.config.max_addresses);
         let is_stale = |registrar: &Registrar| {
-            registrar.asking.is_none()
-                && registrar.held.as_ref().is_none_or(|held| held.addresses != addresses)
+            let is_other = |held: &Held| held.addresses != self.own_addresses(cx, &registrar.point);
+            registrar.asking.is_none() && registrar.held.as_ref().is_none_or(is_other)
         };
         let stale = self.registrations.iter().filter(|(_, registrar)| is_stale(registrar));
         for id in stale.map(|(id, _)| *id).collect::<Vec<_>>() {

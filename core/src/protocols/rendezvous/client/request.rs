@@ -24,7 +24,7 @@ const MAX_PLACES: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Point {
     /// Where it is, the latest word first.
-    addresses: Vec<Multiaddr>,
+    pub(super) addresses: Vec<Multiaddr>,
     /// How many wish something of it.
     users: usize,
     dial: Option<Token>,

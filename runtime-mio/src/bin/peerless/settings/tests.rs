@@ -157,3 +157,15 @@ fn what_makes_no_sense_together_is_refused() {
         assert_eq!(error, Failure::Usage(sentence), "{text:?}");
     }
 }
+
+#[test]
+fn what_is_announced_stands_in_the_file_too() {
+    let file = "announce = [\"/dns4/example.org/udp/4001/quic-v1\"]\nno_announce = [\"10.0.0.0/8\"]";
+    let announced = Settings::parse(file).unwrap().announced();
+    assert_eq!(announced.announce, ["/dns4/example.org/udp/4001/quic-v1".parse().unwrap()]);
+    assert_eq!(announced.no_announce, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(
+        wrong("announce = [\"/ip4/224.0.0.1/udp/1/quic-v1\"]"),
+        "line 1: a multicast address names no single host"
+    );
+}
