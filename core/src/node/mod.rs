@@ -169,8 +169,7 @@ impl Node {
         let (splices, windows) = relayed(&config, start.now);
         let behaviours = slots(built_in(&config).into_iter().chain(config.behaviours), &rng);
         let routes = routes(&behaviours, &config.app_protocols)?;
-        let protocols =
-            routes.iter().filter(|(_, r)| r.inbound_per_peer > 0).map(|(name, _)| name.clone()).collect();
+        let protocols = answered(&routes);
         let circuit_dialer = behaviours
             .iter()
             .position(|s| (&*s.behaviour as &dyn std::any::Any).is::<relay::client::Client>())
@@ -532,6 +531,11 @@ fn routes(slots: &[Slot], app: &[AppProtocol]) -> Result<BTreeMap<ProtocolName, 
         add(name, Route { owner: Owner::App, framing: Framing::Raw, inbound_per_peer: *inbound_per_peer })?;
     }
     Ok(routes)
+}
+
+/// The protocols that we answer.
+fn answered(routes: &BTreeMap<ProtocolName, Route>) -> Vec<ProtocolName> {
+    routes.iter().filter(|(_, route)| route.inbound_per_peer > 0).map(|(name, _)| name.clone()).collect()
 }
 
 /// The addresses by which a socket can be reached.
