@@ -158,6 +158,8 @@ pub enum Input {
     Reply(Token, Reply),
     /// Our own addresses or protocols changed; see [`View::addresses`].
     Addresses,
+    /// The machine has an address that it did not have: what failed may succeed now.
+    Network,
     /// Dial this circuit address; answer with [`Action::Upgrade`] or [`Action::DialFailed`] under the same token. Should
     /// the upgrade fail, another one may be asked for under that token, or the dial must be told to have failed.
     Dial(Token, Multiaddr),

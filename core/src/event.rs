@@ -1,6 +1,6 @@
 //! What the embedder is told, and the errors and reasons that events and replies carry.
 
-use std::{any::Any, net::IpAddr, time::Duration};
+use std::{any::Any, net::SocketAddr, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -18,7 +18,10 @@ use crate::{
 
 mod codes;
 mod display;
+mod family;
 mod reached;
+
+pub use family::Family;
 
 /// What the embedder is told, in order.
 #[derive(Debug)]
@@ -108,6 +111,15 @@ pub enum Event {
         name: String,
         /// Which address family.
         family: Family,
+    },
+    /// The embedder is asked from which of the node's addresses datagrams to `remote` leave; it answers with
+    /// `Node::handle_routed`. Only if that is in doubt, because several sockets are bound to addresses of that family, and
+    /// never unless `Config::knows_routes` is set.
+    Route {
+        /// Comes back in the answer.
+        query: QueryId,
+        /// Where to.
+        remote: SocketAddr,
     },
     /// The embedder's store is asked for something; it answers with `Node::handle_storage`. Never, unless
     /// `Config::storage` is set.
@@ -216,28 +228,6 @@ impl Event {
                 Some(result.clone())
             }
             _ => None,
-        }
-    }
-}
-
-/// Which addresses a name is to be resolved to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `/dns`: both.
-    Any,
-    /// `/dns4`: A records.
-    V4,
-    /// `/dns6`: AAAA records.
-    V6,
-}
-
-impl Family {
-    /// Whether `ip` is of this family.
-    pub fn takes(self, ip: &IpAddr) -> bool {
-        match self {
-            Self::Any => true,
-            Self::V4 => ip.is_ipv4(),
-            Self::V6 => ip.is_ipv6(),
         }
     }
 }

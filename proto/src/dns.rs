@@ -1,7 +1,7 @@
-//! The TXT records of a name, which is where `/dnsaddr` addresses are published: one question to a name server and what
-//! comes back; see [RFC 1035](https://www.rfc-editor.org/rfc/rfc1035).
+//! The addresses of a host, and the TXT records of a name, which is where `/dnsaddr` addresses are published: one question to
+//! a name server and what comes back; see [RFC 1035](https://www.rfc-editor.org/rfc/rfc1035).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use simple_dns::{
     CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE,
@@ -57,11 +57,7 @@ impl TextQuery {
     /// # Errors
     /// [`DnsError::BadName`].
     pub fn new(id: u16, name: &str) -> Result<Self, DnsError> {
-        // The parser passes over empty parts, which would be another name.
-        let has_gap = name.is_empty() || name.starts_with('.') || name.contains("..");
-        if has_gap || Name::new(name).is_err() {
-            return Err(DnsError::BadName(name.to_owned()));
-        }
+        check_name(name)?;
         Ok(Self { id, name: name.to_owned() })
     }
 
@@ -70,17 +66,7 @@ impl TextQuery {
     /// # Errors
     /// [`DnsError::BadName`].
     pub fn encode(&self) -> Result<Vec<u8>, DnsError> {
-        let mut packet = Packet::new_query(self.id);
-        packet.set_flags(PacketFlag::RECURSION_DESIRED);
-        packet.questions.push(Question::new(
-            self.parsed_name()?,
-            QTYPE::TYPE(TYPE::TXT),
-            QCLASS::CLASS(CLASS::IN),
-            false,
-        ));
-        *packet.opt_mut() =
-            Some(OPT { opt_codes: Vec::new(), udp_packet_size: MAX_DATAGRAM as u16, version: 0 });
-        packet.build_bytes_vec().map_err(|_| self.bad_name())
+        encode(self.id, &self.name, TYPE::TXT)
     }
 
     /// The texts in the server's answer: those of the name, or of the name that it is an alias of. The strings of a record
@@ -89,34 +75,111 @@ impl TextQuery {
     /// # Errors
     /// The message is none, answers something else, or says why there are no texts.
     pub fn read_answer(&self, message: &[u8]) -> Result<Vec<String>, DnsError> {
-        check_counts(message)?;
-        let packet = Packet::parse(message).map_err(|_| DnsError::Malformed)?;
-        let name = self.parsed_name()?;
-        let asked = packet.questions.iter().any(|question| {
-            question.qname == name
-                && question.qtype == QTYPE::TYPE(TYPE::TXT)
-                && question.qclass == QCLASS::CLASS(CLASS::IN)
-        });
-        if packet.id() != self.id || !packet.has_flags(PacketFlag::RESPONSE) || !asked {
-            return Err(DnsError::NotOurs);
-        }
-        if packet.has_flags(PacketFlag::TRUNCATION) {
-            return Err(DnsError::Truncated);
-        }
-        match packet.rcode() {
-            RCODE::NoError => Ok(texts_of(name, packet)),
-            RCODE::NameError => Err(DnsError::NoSuchName),
-            other => Err(DnsError::Failed(format!("{other:?}"))),
-        }
+        read_answer(self.id, &self.name, TYPE::TXT, message, |data| match data {
+            RData::TXT(text) => String::try_from(text).ok(),
+            _ => None,
+        })
+    }
+}
+
+/// A question for the addresses of a host, of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressQuery {
+    id: u16,
+    name: String,
+    v6: bool,
+}
+
+impl AddressQuery {
+    /// Asks for the IPv6 addresses of `name`, or for its IPv4 addresses. Otherwise as [`TextQuery::new`].
+    ///
+    /// # Errors
+    /// [`DnsError::BadName`].
+    pub fn new(id: u16, name: &str, v6: bool) -> Result<Self, DnsError> {
+        check_name(name)?;
+        Ok(Self { id, name: name.to_owned(), v6 })
     }
 
-    fn parsed_name(&self) -> Result<Name<'_>, DnsError> {
-        Name::new(&self.name).map_err(|_| self.bad_name())
+    /// As [`TextQuery::encode`].
+    ///
+    /// # Errors
+    /// [`DnsError::BadName`].
+    pub fn encode(&self) -> Result<Vec<u8>, DnsError> {
+        encode(self.id, &self.name, self.kind())
     }
 
-    fn bad_name(&self) -> DnsError {
-        DnsError::BadName(self.name.clone())
+    /// The addresses in the server's answer: those of the name, or of the name that it is an alias of.
+    ///
+    /// # Errors
+    /// As [`TextQuery::read_answer`].
+    pub fn read_answer(&self, message: &[u8]) -> Result<Vec<IpAddr>, DnsError> {
+        read_answer(self.id, &self.name, self.kind(), message, |data| match data {
+            RData::A(a) if !self.v6 => Some(Ipv4Addr::from(a.address).into()),
+            RData::AAAA(aaaa) if self.v6 => Some(Ipv6Addr::from(aaaa.address).into()),
+            _ => None,
+        })
     }
+
+    fn kind(&self) -> TYPE {
+        if self.v6 { TYPE::AAAA } else { TYPE::A }
+    }
+}
+
+fn bad_name(name: &str) -> DnsError {
+    DnsError::BadName(name.to_owned())
+}
+
+fn check_name(name: &str) -> Result<(), DnsError> {
+    // The parser passes over empty parts, which would be another name.
+    let has_gap = name.is_empty() || name.starts_with('.') || name.contains("..");
+    if has_gap || Name::new(name).is_err() { Err(bad_name(name)) } else { Ok(()) }
+}
+
+fn encode(id: u16, name: &str, kind: TYPE) -> Result<Vec<u8>, DnsError> {
+    let parsed = Name::new(name).map_err(|_| bad_name(name))?;
+    let mut packet = Packet::new_query(id);
+    packet.set_flags(PacketFlag::RECURSION_DESIRED);
+    packet.questions.push(Question::new(parsed, QTYPE::TYPE(kind), QCLASS::CLASS(CLASS::IN), false));
+    *packet.opt_mut() = Some(OPT { opt_codes: Vec::new(), udp_packet_size: MAX_DATAGRAM as u16, version: 0 });
+    packet.build_bytes_vec().map_err(|_| bad_name(name))
+}
+
+/// What `pick` takes of the records in the answer to a question.
+fn read_answer<T>(
+    id: u16,
+    name: &str,
+    kind: TYPE,
+    message: &[u8],
+    pick: impl Fn(RData<'_>) -> Option<T>,
+) -> Result<Vec<T>, DnsError> {
+    check_counts(message)?;
+    let packet = Packet::parse(message).map_err(|_| DnsError::Malformed)?;
+    let mut owner = Name::new(name).map_err(|_| bad_name(name))?;
+    let asked = packet.questions.iter().any(|question| {
+        question.qname == owner
+            && question.qtype == QTYPE::TYPE(kind)
+            && question.qclass == QCLASS::CLASS(CLASS::IN)
+    });
+    if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) || !asked {
+        return Err(DnsError::NotOurs);
+    }
+    if packet.has_flags(PacketFlag::TRUNCATION) {
+        return Err(DnsError::Truncated);
+    }
+    match packet.rcode() {
+        RCODE::NoError => {}
+        RCODE::NameError => return Err(DnsError::NoSuchName),
+        other => return Err(DnsError::Failed(format!("{other:?}"))),
+    }
+    let mut found = Vec::new();
+    for record in packet.answers.into_iter().filter(|record| record.class == CLASS::IN) {
+        match record.rdata {
+            _ if record.name != owner => {}
+            RData::CNAME(alias) => owner = alias.0,
+            data => found.extend(pick(data)),
+        }
+    }
+    Ok(found)
 }
 
 /// The name servers in the text of a `resolv.conf`, at most three; that of the machine itself if there are none.
@@ -140,19 +203,6 @@ fn check_counts(message: &[u8]) -> Result<(), DnsError> {
         [0..=1, ref records @ ..] if records.iter().sum::<usize>() <= message.len() / RECORD => Ok(()),
         _ => Err(DnsError::Malformed),
     }
-}
-
-fn texts_of<'a>(mut owner: Name<'a>, packet: Packet<'a>) -> Vec<String> {
-    let mut texts = Vec::new();
-    for record in packet.answers.into_iter().filter(|record| record.class == CLASS::IN) {
-        match record.rdata {
-            _ if record.name != owner => {}
-            RData::CNAME(alias) => owner = alias.0,
-            RData::TXT(text) => texts.extend(String::try_from(text)),
-            _ => {}
-        }
-    }
-    texts
 }
 
 #[cfg(test)]

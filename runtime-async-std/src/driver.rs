@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::{Future, poll_fn},
-    net::SocketAddr,
+    io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -14,18 +14,18 @@ use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use peerless_core::{
     event::{AppStreamEvent, Event, StreamFault},
-    ids::StreamId,
+    ids::{QueryId, SocketId, StreamId},
     node::{Datagram, Node},
     time::Instant,
 };
-use peerless_udp::{Pending, ReceiveBuffers, Sent};
+use peerless_udp::{Answer, Interfaces, Pending, Question, ReceiveBuffers, Resolver, Sent, source_for};
 
 use crate::{
     Stats,
     clock::{Clock, unix_now},
-    resolve,
     socket::Socket,
     stream::{StreamInfo, StreamState},
+    watch::Watch,
 };
 
 /// Datagrams received from a socket before others have their turn.
@@ -41,7 +41,7 @@ const LOST: AppStreamEvent = AppStreamEvent::Reset(StreamFault::ConnectionLost);
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) clock: Clock,
-    pub(crate) name_servers: Vec<SocketAddr>,
+    pub(crate) resolver: Resolver,
     pub(crate) events: Receiver<Event>,
     pub(crate) incoming: Receiver<StreamInfo>,
 }
@@ -88,8 +88,12 @@ impl State {
     fn on_event(&mut self, shared: &Arc<Shared>, now: Instant, event: Event) {
         match &event {
             Event::Stream { stream, event } => return self.on_stream(now, *stream, event),
-            Event::Resolve { query, name, .. } => return resolve::ask(shared, *query, name.clone()),
-            Event::ResolveText { query, name } => return resolve::ask_text(shared, *query, name.clone()),
+            Event::Resolve { query, name, family } => {
+                return self.ask(shared, now, *query, Question::Host(name.clone(), *family));
+            }
+            Event::ResolveText { query, name } => {
+                return self.ask(shared, now, *query, Question::Text(name.clone()));
+            }
             Event::Disconnected { connection, .. } => {
                 let lost = self.streams.values_mut().filter(|stream| stream.connection == *connection);
                 lost.for_each(|stream| stream.on_event(&LOST));
@@ -104,6 +108,20 @@ impl State {
         }
         let missed = self.events.force_send(event);
         self.stats.events_missed += u64::from(matches!(missed, Ok(Some(_))));
+    }
+
+    fn ask(&mut self, shared: &Shared, now: Instant, query: QueryId, question: Question) {
+        if let Err(answer) = shared.resolver.ask(query, question) {
+            self.answered(now, query, answer);
+        }
+    }
+
+    /// The resolver has an answer.
+    pub(crate) fn answered(&mut self, now: Instant, query: QueryId, answer: Answer) {
+        match answer {
+            Answer::Host(found) => self.node.handle_resolved(now, query, found),
+            Answer::Text(found) => self.node.handle_resolved_text(now, query, found),
+        }
     }
 
     fn on_stream(&mut self, now: Instant, id: StreamId, event: &AppStreamEvent) {
@@ -125,6 +143,7 @@ impl State {
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     pub(crate) sockets: Vec<Socket>,
+    watch: Watch,
     buffers: ReceiveBuffers,
     /// One batch on its way to the node; kept for its capacity.
     received: Vec<Datagram>,
@@ -136,10 +155,11 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(shared: Arc<Shared>, sockets: Vec<Socket>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, sockets: Vec<Socket>, interfaces: Interfaces) -> io::Result<Self> {
         let (buffers, received, bytes) = Default::default();
         let timer = Timer::never();
-        Self { shared, sockets, buffers, received, bytes, pending: None, timer, armed: None, ends: None }
+        let (watch, pending, armed, ends) = (Watch::new(interfaces)?, None, None, None);
+        Ok(Self { shared, sockets, watch, buffers, received, bytes, pending, timer, armed, ends })
     }
 
     /// The future that is the node's life.
@@ -155,6 +175,12 @@ impl Driver {
             self.ends = Some(now + SHUTDOWN_GRACE);
             state.node.shutdown(now);
         }
+        if self.watch.changed(cx) {
+            let wildcards = self.sockets.iter().enumerate().filter(|(_, s)| s.local().ip().is_unspecified());
+            for (index, socket) in wildcards {
+                state.node.handle_socket(now, SocketId(index as u32), Some(socket.bound()));
+            }
+        }
         self.receive(state, cx);
         let now = self.shared.clock.now();
         if state.node.deadline().is_some_and(|deadline| deadline.is_due(now)) {
@@ -163,7 +189,13 @@ impl Driver {
         // Events may be answered with commands, and sending makes events.
         self.flush(state, now, cx);
         while let Some(event) = state.node.poll_event() {
-            state.on_event(&self.shared, now, event);
+            match event {
+                Event::Route { query, remote } => {
+                    let source = source_for(remote, self.sockets.iter().map(|socket| socket.local().ip()));
+                    state.node.handle_routed(now, query, source);
+                }
+                event => state.on_event(&self.shared, now, event),
+            }
             self.flush(state, now, cx);
         }
         if self.ends.is_some_and(|end| end <= now || (state.node.is_idle() && self.pending.is_none())) {

@@ -49,13 +49,13 @@
 //!
 //! Sockets and timers are those of `async-io`, which async-std shares with smol and which brings its own thread, so
 //! [`build`] gives the driver as a future that any executor can run: `smol::spawn(driver).detach()`, see the example `smol`.
-//! To be rid of the dependency on async-std altogether, change the bodies of the last two functions of this file to
-//! `smol::spawn(driver).detach()` and `smol::unblock(work).detach()`: nothing else names it.
+//! To be rid of the dependency on async-std altogether, change the body of the last function of this file to
+//! `smol::spawn(driver).detach()`: nothing else names it.
 
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
 };
 
 use async_channel::bounded;
@@ -63,13 +63,14 @@ use peerless_core::{
     ids::SocketId,
     node::{self, Node, Start},
 };
+use peerless_udp::{Interfaces, Resolver};
 
 mod clock;
 mod driver;
 mod handle;
-mod resolve;
 mod socket;
 mod stream;
+mod watch;
 
 use clock::{Clock, unix_now};
 use driver::{Driver, Shared, State};
@@ -88,8 +89,8 @@ pub struct Config {
     pub socket_buffer: usize,
     /// Where all of the node's randomness comes from. Default: `None`, the operating system's.
     pub seed: Option<[u8; 32]>,
-    /// Whom to ask for the TXT records that `/dnsaddr` addresses are published in. Default: empty, the name servers in
-    /// `/etc/resolv.conf`.
+    /// Whom to ask for the addresses of hosts, and for the TXT records that `/dnsaddr` addresses are published in. Default:
+    /// empty, the name servers in `/etc/resolv.conf`, and the system itself for hosts that those do not know.
     pub name_servers: Vec<SocketAddr>,
     /// How many events may wait to be taken, and how many streams of remotes to be accepted. Default: 1024.
     pub queue: usize,
@@ -144,6 +145,7 @@ pub fn build(node: node::Config, config: Config) -> io::Result<(Handle, impl Fut
 
 fn build_driver(mut node: node::Config, config: Config) -> io::Result<(Handle, Driver)> {
     node.resolves_text = true;
+    node.knows_routes = true;
     let clock = Clock::start();
     let now = clock.now();
     let mut seed = config.seed.unwrap_or_default();
@@ -152,6 +154,8 @@ fn build_driver(mut node: node::Config, config: Config) -> io::Result<(Handle, D
     }
     let mut node = Node::new(node, Start { now, unix: unix_now(), seed })
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    // Before the sockets are asked for their addresses, so that no change is missed.
+    let interfaces = Interfaces::watch();
     let bind = |id, address| Socket::bind(id, address, config.socket_buffer);
     let sockets = peerless_udp::bind_all(&config.listen, bind)?;
     for (index, socket) in sockets.iter().enumerate() {
@@ -161,18 +165,24 @@ fn build_driver(mut node: node::Config, config: Config) -> io::Result<(Handle, D
     let (incoming, on_stream) = bounded(config.queue.max(1));
     let (driver, streams, waiting, next_wait, stopping, stats) = Default::default();
     let state = State { node, driver, streams, waiting, next_wait, events, incoming, stopping, stats };
-    let (state, name_servers) = (Mutex::new(state), config.name_servers);
-    let shared = Arc::new(Shared { state, clock, name_servers, events: on_event, incoming: on_stream });
-    let driver = Driver::new(Arc::clone(&shared), sockets);
+    let name_servers = config.name_servers;
+    let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
+        let shared = shared.clone();
+        let resolver = Resolver::new(name_servers, move |query, answer| {
+            // Nobody asks any more if the node is gone.
+            if let Some(shared) = shared.upgrade() {
+                shared.command(|state, now| state.answered(now, query, answer));
+            }
+        });
+        let state = Mutex::new(state);
+        Shared { state, clock, resolver, events: on_event, incoming: on_stream }
+    });
+    let driver = Driver::new(Arc::clone(&shared), sockets, interfaces)?;
     Ok((Handle::new(shared), driver))
 }
 
 fn run(driver: impl Future<Output = ()> + Send + 'static) {
     async_std::task::spawn(driver);
-}
-
-fn run_blocking(work: impl FnOnce() + Send + 'static) {
-    async_std::task::spawn_blocking(work);
 }
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ impl Socket {
         })
     }
 
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.udp.local()
+    }
+
     pub(crate) fn bound(&self) -> Bound {
         self.udp.bound()
     }

@@ -1,4 +1,4 @@
-//! Peerless on a blocking event loop: UDP sockets, a clock, a resolver thread and a command queue around one
+//! Peerless on a blocking event loop: UDP sockets, a clock, a resolver and a command queue around one
 //! [`Node`], on [`mio`].
 //!
 //! A [`Runtime`] belongs to one thread. That thread calls [`Runtime::turn`], which waits for whatever comes first (a
@@ -56,7 +56,10 @@
 use std::{
     fmt, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, mpsc::Receiver},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     time::Duration,
 };
 
@@ -66,28 +69,29 @@ use std::os::fd::{AsRawFd, RawFd};
 use mio::{Events, Poll, Token, Waker};
 use peerless_core::{
     event::Event,
-    ids::SocketId,
+    ids::{QueryId, SocketId},
     node::{self, Datagram, Node, Start},
     time::Instant,
 };
-use peerless_udp::{Pending, ReceiveBuffers};
+use peerless_udp::{Answer, Pending, ReceiveBuffers, Resolver};
 
 pub mod blocking;
 mod clock;
 mod handle;
-mod resolve;
 mod socket;
 mod turn;
+mod watch;
 
 use clock::Clock;
 pub use clock::unix_now;
 use handle::Command;
 pub use handle::{Handle, HandleError};
-use resolve::Resolver;
 use socket::Socket;
 
 /// The token of the waker; the sockets have their indices.
 const WAKER: Token = Token(usize::MAX);
+/// The token of what tells that the interfaces have changed.
+const INTERFACES: Token = Token(usize::MAX - 1);
 
 /// How a [`Runtime`] is set up.
 #[derive(Clone, Debug)]
@@ -100,8 +104,8 @@ pub struct RuntimeConfig {
     pub socket_buffer: usize,
     /// Where all of the node's randomness comes from. Default: `None`, the operating system's.
     pub seed: Option<[u8; 32]>,
-    /// Whom to ask for the TXT records that `/dnsaddr` addresses are published in. Default: empty, the name servers in
-    /// `/etc/resolv.conf`.
+    /// Whom to ask for the addresses of hosts, and for the TXT records that `/dnsaddr` addresses are published in. Default:
+    /// empty, the name servers in `/etc/resolv.conf`, and the system itself for hosts that those do not know.
     pub name_servers: Vec<SocketAddr>,
     /// How many commands of [`Handle`]s may wait. Default: 256.
     pub command_queue: usize,
@@ -149,7 +153,9 @@ pub struct Runtime {
     transmit: Vec<u8>,
     pending: Option<Pending>,
     blocked_on: Option<usize>,
+    interfaces: watch::Watch,
     resolver: Resolver,
+    answers: Receiver<(QueryId, Answer)>,
     handle: Handle,
     commands: Receiver<Command>,
     more_commands: bool,
@@ -168,6 +174,7 @@ impl Runtime {
     /// configuration (kind [`io::ErrorKind::InvalidInput`]).
     pub fn new(mut config: node::Config, runtime: RuntimeConfig) -> io::Result<Self> {
         config.resolves_text = true;
+        config.knows_routes = true;
         let clock = Clock::start();
         let now = clock.now();
         let mut seed = runtime.seed.unwrap_or_default();
@@ -179,6 +186,14 @@ impl Runtime {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (handle, commands) = Handle::new(Arc::clone(&waker), runtime.command_queue);
+        let (answer, answers) = channel();
+        let resolver = Resolver::new(runtime.name_servers.clone(), move |query, found| {
+            // Nobody asks any more if the runtime is gone.
+            let _ = answer.send((query, found));
+            let _ = waker.wake();
+        });
+        // Before the sockets are asked for their addresses, so that no change is missed.
+        let interfaces = watch::Watch::start(poll.registry())?;
         let mut sockets = bind_all(&runtime)?;
         for (index, socket) in sockets.iter_mut().enumerate() {
             socket.register(poll.registry(), Token(index))?;
@@ -195,7 +210,9 @@ impl Runtime {
             transmit: Vec::new(),
             pending: None,
             blocked_on: None,
-            resolver: Resolver::new(waker, runtime.name_servers),
+            interfaces,
+            resolver,
+            answers,
             handle,
             commands,
             more_commands: false,
@@ -245,8 +262,8 @@ impl Runtime {
         self.stats
     }
 
-    /// The next event; take all of them after each [`turn`](Self::turn). [`Event::Resolve`] and
-    /// [`Event::ResolveText`] never come out: the runtime answers them.
+    /// The next event; take all of them after each [`turn`](Self::turn). [`Event::Resolve`],
+    /// [`Event::ResolveText`] and [`Event::Route`] never come out: the runtime answers them.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.event.take().or_else(|| self.next_event())
     }

@@ -3,14 +3,13 @@
 use std::{io, sync::atomic::Ordering, time::Duration};
 
 use mio::Token;
-use peerless_core::event::Event;
-use peerless_udp::{Pending, Sent};
-
-use crate::{
-    Runtime,
-    resolve::{Answer, Question},
-    socket::Socket,
+use peerless_core::{
+    event::Event,
+    ids::{QueryId, SocketId},
 };
+use peerless_udp::{Answer, Pending, Question, Sent, source_for};
+
+use crate::{INTERFACES, Runtime, socket::Socket};
 
 /// Datagrams received in one turn, empty ones included, before timers and sending have theirs.
 const RECEIVE_BUDGET: usize = 1024;
@@ -33,6 +32,7 @@ impl Runtime {
             result => result?,
         }
         self.note_readiness()?;
+        self.look_at_interfaces();
         let now = self.clock.now();
         if let Some(unix) = self.clock.jumped(now) {
             self.node.set_wall_clock(now, unix);
@@ -41,12 +41,8 @@ impl Runtime {
             self.shutdown();
         }
         self.run_commands();
-        while let Some((query, answer)) = self.resolver.next() {
-            let now = self.clock.now();
-            match answer {
-                Answer::Host(found) => self.node.handle_resolved(now, query, found),
-                Answer::Text(found) => self.node.handle_resolved_text(now, query, found),
-            }
+        while let Ok((query, answer)) = self.answers.try_recv() {
+            self.answered(query, answer);
         }
         self.receive();
         let now = self.clock.now();
@@ -63,10 +59,28 @@ impl Runtime {
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         loop {
             match self.node.poll_event()? {
-                Event::Resolve { query, name, .. } => self.resolver.ask(query, Question::Host(name)),
-                Event::ResolveText { query, name } => self.resolver.ask(query, Question::Text(name)),
+                Event::Resolve { query, name, family } => self.ask(query, Question::Host(name, family)),
+                Event::ResolveText { query, name } => self.ask(query, Question::Text(name)),
+                Event::Route { query, remote } => {
+                    let source = source_for(remote, self.sockets.iter().map(|socket| socket.local().ip()));
+                    self.node.handle_routed(self.clock.now(), query, source);
+                }
                 event => return Some(event),
             }
+        }
+    }
+
+    fn ask(&mut self, query: QueryId, question: Question) {
+        if let Err(answer) = self.resolver.ask(query, question) {
+            self.answered(query, answer);
+        }
+    }
+
+    fn answered(&mut self, query: QueryId, answer: Answer) {
+        let now = self.clock.now();
+        match answer {
+            Answer::Host(found) => self.node.handle_resolved(now, query, found),
+            Answer::Text(found) => self.node.handle_resolved_text(now, query, found),
         }
     }
 
@@ -79,7 +93,8 @@ impl Runtime {
         if self.event.is_some() || self.more_commands || self.sockets.iter().any(Socket::is_readable) {
             return Some(Duration::ZERO);
         }
-        let next = self.node.deadline().map(|deadline| deadline.at).into_iter().chain(self.stopping).min();
+        let next = self.node.deadline().map(|deadline| deadline.at).into_iter().chain(self.stopping);
+        let next = next.chain(self.interfaces.next).min();
         let until = next.map(|at| at.saturating_duration_since(self.clock.now()));
         until.into_iter().chain(max_wait).min()
     }
@@ -98,6 +113,20 @@ impl Runtime {
             }
         }
         Ok(())
+    }
+
+    /// Tells the node of addresses that have come or gone.
+    fn look_at_interfaces(&mut self) {
+        let told = self.ready.iter().any(|event| event.token() == INTERFACES);
+        let now = self.clock.now();
+        if !self.interfaces.changed(told, now) {
+            return;
+        }
+        for (index, socket) in self.sockets.iter().enumerate() {
+            if socket.local().ip().is_unspecified() {
+                self.node.handle_socket(now, SocketId(index as u32), Some(socket.bound()));
+            }
+        }
     }
 
     fn run_commands(&mut self) {

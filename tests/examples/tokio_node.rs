@@ -6,12 +6,7 @@
 
 mod shared;
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
 
 use peerless_core::{
     event::Event,
@@ -19,7 +14,9 @@ use peerless_core::{
     node::{self, Node, Start},
     time::Instant,
 };
-use peerless_udp::{Pending, ReceiveBuffers, Socket, bind_all};
+use peerless_udp::{
+    Answer, Interfaces, Pending, Question, ReceiveBuffers, Resolver, Socket, bind_all, source_for,
+};
 use shared::{Clock, Options, app::App};
 use tokio::{
     io::Interest,
@@ -38,6 +35,39 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What other tasks may ask for.
 type Command = Box<dyn FnOnce(&mut Driver, Instant) + Send>;
 
+/// Waits for word that the addresses of the machine may have changed: from the system, or by the clock where it says
+/// nothing.
+struct Notifier {
+    #[cfg(target_os = "linux")]
+    told: Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>,
+    interval: Duration,
+}
+
+impl Notifier {
+    #[cfg_attr(
+        target_os = "linux",
+        expect(deprecated, reason = "nobody closes an owned descriptor meanwhile")
+    )]
+    fn new(interfaces: &Interfaces) -> io::Result<Self> {
+        Ok(Self {
+            #[cfg(target_os = "linux")]
+            told: interfaces.notifier().map(tokio::io::unix::AsyncFd::new).transpose()?,
+            // A far time for none.
+            interval: interfaces.interval().unwrap_or(Duration::from_secs(86_400)),
+        })
+    }
+
+    async fn wait(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(told) = &self.told
+            && let Ok(mut ready) = told.readable().await
+        {
+            return ready.clear_ready();
+        }
+        tokio::time::sleep(self.interval).await;
+    }
+}
+
 /// The node and what it is driven with.
 struct Driver {
     node: Node,
@@ -46,6 +76,9 @@ struct Driver {
     buffers: ReceiveBuffers,
     bytes: Vec<u8>,
     pending: Option<Pending>,
+    resolver: Resolver,
+    interfaces: Interfaces,
+    notifier: Notifier,
     commands: Receiver<Command>,
     commander: Sender<Command>,
     ends: Option<Instant>,
@@ -57,21 +90,46 @@ enum Woken {
     Writable,
     Deadline,
     Command(Command),
+    Interfaces,
 }
 
 impl Driver {
-    fn new(node: node::Config, listen: &[SocketAddr], seed: [u8; 32]) -> io::Result<Self> {
+    fn new(mut node: node::Config, listen: &[SocketAddr], seed: [u8; 32]) -> io::Result<Self> {
+        (node.resolves_text, node.knows_routes) = (true, true);
         let clock = Clock::start();
         let start = Start { now: clock.now(), unix: Clock::unix(), seed };
         let mut node = Node::new(node, start).map_err(io::Error::other)?;
+        // Before the sockets are asked for their addresses, so that no change is missed.
+        let interfaces = Interfaces::watch();
+        let notifier = Notifier::new(&interfaces)?;
         let bind = |id, at| Socket::bind(id, at, SOCKET_BUFFER, UdpSocket::from_std);
         let sockets = bind_all(listen, bind)?;
         for (n, socket) in sockets.iter().enumerate() {
             node.handle_socket(clock.now(), SocketId(n as u32), Some(socket.bound()));
         }
         let (commander, commands) = channel(256);
+        let answers = commander.clone();
+        let resolver = Resolver::new(Vec::new(), move |query, answer| {
+            let command: Command = Box::new(move |driver, now| driver.answered(now, query, answer));
+            // Nobody asks any more if the driver is gone.
+            let _ = answers.blocking_send(command);
+        });
         let (buffers, bytes) = (ReceiveBuffers::default(), Vec::new());
-        Ok(Self { node, clock, sockets, buffers, bytes, pending: None, commands, commander, ends: None })
+        let (pending, ends) = (None, None);
+        Ok(Self {
+            node,
+            clock,
+            sockets,
+            buffers,
+            bytes,
+            pending,
+            resolver,
+            interfaces,
+            notifier,
+            commands,
+            commander,
+            ends,
+        })
     }
 
     /// Drives the node until it is shut down. `on_event` may command it.
@@ -82,7 +140,14 @@ impl Driver {
             self.flush(now);
             while let Some(event) = self.node.poll_event() {
                 match event {
-                    Event::Resolve { query, name, .. } => self.resolve(query, name),
+                    Event::Resolve { query, name, family } => {
+                        self.resolve(now, query, Question::Host(name, family));
+                    }
+                    Event::ResolveText { query, name } => self.resolve(now, query, Question::Text(name)),
+                    Event::Route { query, remote } => {
+                        let locals = self.sockets.iter().map(|socket| socket.local().ip());
+                        self.node.handle_routed(now, query, source_for(remote, locals));
+                    }
                     event => on_event(self, now, event),
                 }
                 self.flush(now);
@@ -98,6 +163,7 @@ impl Driver {
                 Woken::Writable => {}
                 Woken::Deadline => self.node.handle_timeout(self.clock.now()),
                 Woken::Command(command) => command(self, self.clock.now()),
+                Woken::Interfaces => self.look_at_interfaces(),
             }
         }
     }
@@ -122,6 +188,7 @@ impl Driver {
             woken = ready => woken,
             () = sleep_until(until) => Woken::Deadline,
             Some(command) = self.commands.recv() => Woken::Command(command),
+            () = self.notifier.wait() => Woken::Interfaces,
         }
     }
 
@@ -156,17 +223,29 @@ impl Driver {
         }
     }
 
-    /// Asks the system where blocking is allowed; the answer is a command.
-    fn resolve(&self, query: QueryId, name: String) {
-        let commander = self.commander.clone();
-        tokio::spawn(async move {
-            let found = tokio::net::lookup_host((name, 0)).await;
-            let found = found.map(|found| found.map(|at| at.ip()).collect::<Vec<IpAddr>>());
-            let found = found.map_err(|error| error.to_string());
-            let answer: Command = Box::new(move |driver, now| driver.node.handle_resolved(now, query, found));
-            // Nobody asks any more if the driver is gone.
-            let _ = commander.send(answer).await;
-        });
+    /// Asks for a name; the answer comes as a command.
+    fn resolve(&mut self, now: Instant, query: QueryId, question: Question) {
+        if let Err(answer) = self.resolver.ask(query, question) {
+            self.answered(now, query, answer);
+        }
+    }
+
+    fn answered(&mut self, now: Instant, query: QueryId, answer: Answer) {
+        match answer {
+            Answer::Host(found) => self.node.handle_resolved(now, query, found),
+            Answer::Text(found) => self.node.handle_resolved_text(now, query, found),
+        }
+    }
+
+    /// Tells the node of addresses of the machine that have come or gone.
+    fn look_at_interfaces(&mut self) {
+        if !self.interfaces.changed() {
+            return;
+        }
+        let wildcards = self.sockets.iter().enumerate().filter(|(_, s)| s.local().ip().is_unspecified());
+        for (index, socket) in wildcards {
+            self.node.handle_socket(self.clock.now(), SocketId(index as u32), Some(socket.bound()));
+        }
     }
 
     fn shutdown(&mut self, now: Instant) {

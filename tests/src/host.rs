@@ -31,6 +31,10 @@ pub struct Host {
     pub(crate) name: String,
     pub(crate) identity: Identity,
     pub(crate) sockets: Vec<(SocketId, SocketAddr)>,
+    /// Its node is told that the sockets are bound to the wildcard address.
+    pub(crate) wildcard: bool,
+    /// Whether it has a network.
+    pub(crate) plugged: bool,
     pub(crate) configure: Vec<Configure>,
     pub(crate) starts: u32,
     pub(crate) node: Option<Node>,
@@ -100,12 +104,18 @@ impl Host {
     }
 
     /// Hands all waiting events to the app and the log. Returns whether there were any.
-    pub(crate) fn take_events(&mut self, now: Instant) -> bool {
+    pub(crate) fn take_events(&mut self, now: Instant, may_reach: impl Fn(IpAddr, IpAddr) -> bool) -> bool {
         let Some(node) = &mut self.node else { return false };
         let mut any = false;
         while let Some(event) = node.poll_event() {
             any = true;
             assert!(!matches!(event, Event::TurnCutOff { .. }), "{}: {event}", self.name);
+            if let Event::Route { query, remote } = event {
+                let ways = self.sockets.iter().map(|(_, local)| local.ip());
+                let source = ways.into_iter().find(|ip| may_reach(*ip, remote.ip()));
+                node.handle_routed(now, query, source);
+                continue;
+            }
             self.app.handle_event(now, node, &event);
             let routine = matches!(
                 event,
@@ -132,12 +142,13 @@ pub struct HostBuilder<'w> {
     name: String,
     ips: Vec<IpAddr>,
     port: u16,
+    wildcard: bool,
     configure: Vec<Configure>,
 }
 
 impl<'w> HostBuilder<'w> {
     pub(crate) fn new(world: &'w mut World, name: String) -> Self {
-        Self { world, name, ips: Vec::new(), port: 4001, configure: Vec::new() }
+        Self { world, name, ips: Vec::new(), port: 4001, wildcard: false, configure: Vec::new() }
     }
 
     /// Gives it this address, instead of one of the world's choice. May be called several times.
@@ -149,6 +160,12 @@ impl<'w> HostBuilder<'w> {
     /// Binds this port instead of 4001.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
+        self
+    }
+
+    /// Has its sockets bound to the wildcard address.
+    pub fn wildcard(mut self) -> Self {
+        self.wildcard = true;
         self
     }
 
@@ -195,6 +212,8 @@ impl<'w> HostBuilder<'w> {
         let host = Host {
             identity,
             sockets: sockets.map(|(i, ip)| (SocketId(i as u32), SocketAddr::new(*ip, self.port))).collect(),
+            wildcard: self.wildcard,
+            plugged: true,
             name: self.name,
             configure: self.configure,
             starts: 0,

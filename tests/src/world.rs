@@ -7,7 +7,7 @@ mod commands;
 mod network;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -67,6 +67,8 @@ pub struct World {
     paths: BTreeMap<(HostId, HostId), Path>,
     /// The sockets of hosts that take time to read what has come.
     sockets: BTreeMap<HostId, Wire>,
+    /// From which addresses there is no way to which.
+    no_routes: BTreeSet<(IpAddr, IpAddr)>,
     in_flight: usize,
     traffic: Traffic,
     wire: Sha256,
@@ -104,6 +106,7 @@ impl World {
             default_link: Link::default(),
             paths: BTreeMap::new(),
             sockets: BTreeMap::new(),
+            no_routes: BTreeSet::new(),
             in_flight: 0,
             traffic: Traffic::default(),
             wire: Sha256::new(),
@@ -261,15 +264,32 @@ impl World {
         let host = &mut self.hosts[id.0];
         host.starts += 1;
         host.node = Some(node);
+        self.tell_sockets(id);
+    }
+
+    /// Tells the node of a host where its sockets are.
+    pub(crate) fn tell_sockets(&mut self, id: HostId) {
+        let now = self.now;
+        let host = &self.hosts[id.0];
+        let (wildcard, plugged) = (host.wildcard, host.plugged);
         for (socket, local) in host.sockets.clone() {
-            let bound = Bound { local, reachable: Vec::new() };
-            self.input(id, |node| node.handle_socket(now, socket, Some(bound)));
+            let bound = match (wildcard, plugged) {
+                (false, false) => None,
+                (false, true) => Some(Bound { local, reachable: Vec::new() }),
+                (true, _) => {
+                    let any = if local.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+                    let reachable = if plugged { vec![local.ip()] } else { Vec::new() };
+                    Some(Bound { local: SocketAddr::new(any, local.port()), reachable })
+                }
+            };
+            self.input(id, |node| node.handle_socket(now, socket, bound));
         }
     }
 
     fn config(&self, host: &Host) -> Config {
         let mut config = Config::new(host.identity.clone());
         config.trace = self.tracing;
+        config.knows_routes = true;
         config.app_protocols = [ECHO, PERF].map(|name| AppProtocol { name, inbound_per_peer: 64 }).to_vec();
         if !self.real_tls {
             config.crypto = Some(Arc::new(PlainCrypto::new(host.peer())));
@@ -291,7 +311,8 @@ impl World {
             while let Some(transmit) = self.poll_transmit(id) {
                 self.send_batch(id, &transmit);
             }
-            if !self.hosts[id.0].take_events(self.now) {
+            let routes = &self.no_routes;
+            if !self.hosts[id.0].take_events(self.now, |from, to| !routes.contains(&(from, to))) {
                 break;
             }
         }

@@ -27,6 +27,7 @@ impl fmt::Display for Event {
             Self::TurnCutOff { steps, at } => write!(f, "no rest after {steps} steps, at {at}"),
             Self::Stream { stream, event } => write!(f, "stream {stream}: {event:?}"),
             Self::Resolve { name, .. } => write!(f, "resolve {name}"),
+            Self::Route { remote, .. } => write!(f, "route to {remote}"),
             Self::Storage(StorageRequest { table, ask, .. }) => match ask {
                 StorageAsk::Load { .. } => write!(f, "storage of {table}: load"),
                 StorageAsk::Store(writes) => write!(f, "storage of {table}: writes={}", writes.len()),

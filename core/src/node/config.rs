@@ -76,6 +76,9 @@ pub struct Config {
     /// Whether the embedder can look up TXT records ([`crate::event::Event::ResolveText`]), without which `/dnsaddr`
     /// addresses lead nowhere.
     pub resolves_text: bool,
+    /// Whether the embedder answers [`Event::Route`](crate::event::Event::Route). Default: no, and of several sockets of one
+    /// address family those are tried in turn that are not wildcards.
+    pub knows_routes: bool,
     /// Whether to write a trace; see [`super::Node::take_trace`].
     pub trace: bool,
 }
@@ -103,6 +106,7 @@ impl Config {
             storage: false,
             behaviours: Vec::new(),
             resolves_text: false,
+            knows_routes: false,
             trace: false,
         }
     }

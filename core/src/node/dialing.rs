@@ -4,6 +4,7 @@
 //! A job waits in the queue, runs, and ends: with a connection, with its last address, or with its last request.
 
 mod attempt;
+mod route;
 mod target;
 mod unplanned;
 
@@ -521,7 +522,9 @@ impl Node {
                 Attempt::Circuit(token) => {
                     self.dialing.by_token.remove(token);
                 }
-                Attempt::Resolving { query, .. } | Attempt::Listing { query, .. } => {
+                Attempt::Resolving { query, .. }
+                | Attempt::Listing { query, .. }
+                | Attempt::Routing { query, .. } => {
                     self.dialing.by_query.remove(query);
                 }
             }
@@ -550,7 +553,11 @@ impl Node {
         let Some(job) = self.dialing.jobs.get_mut(of) else { return };
         let mut attempts = job.failed.clone();
         let late = job.running.iter().map(|(address, _)| address);
-        attempts.extend(late.map(|address| (address.clone(), AttemptError::TimedOut)));
+        for address in late {
+            if !attempts.iter().any(|(failed, _)| failed == address) {
+                attempts.push((address.clone(), AttemptError::TimedOut));
+            }
+        }
         if job.state == State::Queued {
             let unheard = job.waiting.iter().map(|(target, _)| target.address().clone());
             attempts.extend(unheard.map(|address| (address, AttemptError::TimedOut)));

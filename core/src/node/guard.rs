@@ -13,7 +13,7 @@ use super::{Node, transport::QuicUse};
 use crate::{
     behaviour::ProtocolName,
     event::{AttemptError, CloseReason, Event, OpenError},
-    ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamShare},
+    ids::{ConnectionId, ConnectionShare, JobId, QuicId, SocketId, StreamShare},
     quic::ConnectError,
     streams::Owner,
     swarm::{
@@ -61,9 +61,10 @@ impl Node {
         dial: JobId,
         remote: SocketAddr,
         peer: Option<PeerId>,
+        from: Option<SocketId>,
     ) -> Result<QuicId, AttemptError> {
         let share = self.open_outbound(remote.ip(), peer).map_err(AttemptError::Refused)?;
-        match self.transport.quic.connect(self.now, remote, peer) {
+        match self.transport.quic.connect_from(self.now, remote, peer, from) {
             Ok(quic) => {
                 self.swarm.opening.insert(quic, share);
                 self.transport.by_quic.insert(quic, QuicUse::Dialing(dial));

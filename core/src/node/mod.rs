@@ -30,6 +30,7 @@ mod leaving;
 mod metrics;
 mod peers;
 mod pump;
+mod sockets;
 mod stats;
 mod storage;
 mod streaming;
@@ -43,7 +44,6 @@ use std::{
 };
 
 use libp2p_identity::PeerId;
-use peerless_proto::address;
 
 pub(crate) use self::circuits::CircuitId;
 pub use self::{
@@ -59,7 +59,7 @@ use self::{
     transport::Transport,
 };
 use crate::{
-    addresses::{AddressSource, Addresses},
+    addresses::Addresses,
     behaviour::{Action, Behaviour, Context, ContextParts, Framing, Input, ProtocolName, ProtocolSpec, View},
     counters::Counters,
     event::Event,
@@ -116,6 +116,7 @@ pub struct Node {
     transport: Transport,
     dialing: Dialing,
     resolves_text: bool,
+    knows_routes: bool,
     storage: Storage,
     duplicates: Duplicates,
     auto_connect: AutoConnect,
@@ -202,6 +203,7 @@ impl Node {
             connections: Connections::new(keys()),
             dialing: Dialing::new(config.swarm.dial.clone(), rng.fork("dial")),
             resolves_text: config.resolves_text,
+            knows_routes: config.knows_routes,
             duplicates: Duplicates::default(),
             health: Health::new(config.swarm.health),
             strategy: config.swarm.strategy,
@@ -278,27 +280,6 @@ impl Node {
         self.pump();
     }
 
-    /// A socket is there (also: has other addresses than before), or is gone.
-    pub fn handle_socket(&mut self, now: Instant, socket: SocketId, bound: Option<Bound>) {
-        self.advance(now);
-        self.transport.quic.handle_socket(self.now, socket, bound.as_ref().map(|b| b.local));
-        let old = match &bound {
-            Some(bound) => self.sockets.insert(socket, bound.clone()),
-            None => self.sockets.remove(&socket),
-        };
-        self.connections_follow_sockets();
-        if self.accept_inbound {
-            let (old, new) = (listen_addresses(old.as_ref()), listen_addresses(bound.as_ref()));
-            for address in old.iter().filter(|a| !new.contains(a)) {
-                self.withdraw(address.clone(), AddressSource::Listen);
-            }
-            for address in new {
-                self.advertise(address, AddressSource::Listen);
-            }
-        }
-        self.pump();
-    }
-
     /// The answer to [`Event::Resolve`].
     pub fn handle_resolved(&mut self, now: Instant, query: QueryId, found: Result<Vec<IpAddr>, String>) {
         self.advance(now);
@@ -310,6 +291,13 @@ impl Node {
     pub fn handle_resolved_text(&mut self, now: Instant, query: QueryId, found: Result<Vec<String>, String>) {
         self.advance(now);
         self.resolved_text(query, found);
+        self.pump();
+    }
+
+    /// The answer to [`Event::Route`]: the source address of datagrams that go there, if there is a way.
+    pub fn handle_routed(&mut self, now: Instant, query: QueryId, source: Option<IpAddr>) {
+        self.advance(now);
+        self.routed(query, source);
         self.pump();
     }
 
@@ -536,22 +524,4 @@ fn routes(slots: &[Slot], app: &[AppProtocol]) -> Result<BTreeMap<ProtocolName, 
 /// The protocols that we answer.
 fn answered(routes: &BTreeMap<ProtocolName, Route>) -> Vec<ProtocolName> {
     routes.iter().filter(|(_, route)| route.inbound_per_peer > 0).map(|(name, _)| name.clone()).collect()
-}
-
-/// The addresses by which a socket can be reached.
-fn listen_addresses(bound: Option<&Bound>) -> Vec<multiaddr::Multiaddr> {
-    let Some(Bound { local, reachable }) = bound else { return Vec::new() };
-    if !local.ip().is_unspecified() {
-        return vec![address::quic_v1(*local)];
-    }
-    // A link-local address means nothing without a zone, which multiaddrs of QUIC do not carry.
-    let is_usable = |ip: &&IpAddr| match ip {
-        IpAddr::V4(_) => local.is_ipv4(),
-        IpAddr::V6(ip) => local.is_ipv6() && !ip.is_unicast_link_local(),
-    };
-    reachable
-        .iter()
-        .filter(is_usable)
-        .map(|ip| address::quic_v1(SocketAddr::new(*ip, local.port())))
-        .collect()
 }

@@ -155,6 +155,20 @@ impl Quic {
         }
     }
 
+    /// A socket is bound as before, but has lost one of the machine's addresses: connections that may have used it find out
+    /// at once whether they go on from another (RFC 9000 section 9).
+    pub fn addresses_changed(&mut self, now: Instant, socket: SocketId) {
+        self.tick(now);
+        let ids: Vec<QuicId> = self.connections.ids().collect();
+        for id in ids {
+            let Some(connection) = self.connections.get_mut(id).filter(|c| c.socket == socket) else {
+                continue;
+            };
+            connection.quinn.local_address_changed();
+            self.touch(id);
+        }
+    }
+
     /// A datagram came; if it is the first of somebody, `admission` decides.
     pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram, admission: &mut dyn Admission) {
         let at = self.tick(now);
@@ -252,7 +266,7 @@ impl Quic {
         self.events.pop_front()
     }
 
-    /// Dials. [`QuicEvent::Connected`] or [`QuicEvent::Closed`] follows; with `expected`, any other peer fails the
+    /// Dials from whichever socket fits. [`QuicEvent::Connected`] or [`QuicEvent::Closed`] follows; with `expected`, any other peer fails the
     /// handshake.
     ///
     /// # Errors
@@ -263,8 +277,23 @@ impl Quic {
         remote: SocketAddr,
         expected: Option<PeerId>,
     ) -> Result<QuicId, ConnectError> {
+        self.connect_from(now, remote, expected, None)
+    }
+
+    /// The same from `socket`, if it is there.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_from(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        expected: Option<PeerId>,
+        socket: Option<SocketId>,
+    ) -> Result<QuicId, ConnectError> {
         let at = self.tick(now);
-        let socket = self.socket_for(&remote).ok_or(ConnectError::NoSocket)?;
+        let wanted = socket.filter(|socket| self.sockets.contains_key(socket));
+        let socket = wanted.or_else(|| self.socket_for(&remote)).ok_or(ConnectError::NoSocket)?;
         let handshake = self.crypto.client(expected);
         let config = self.dialer.config(handshake.config);
         // The name is needed to begin TLS and never sent; rust-libp2p has the same.

@@ -184,6 +184,13 @@ impl AutoConnect {
         self.look_at(now);
     }
 
+    /// There is a network that was not there before: failures until now say nothing.
+    pub fn network_is_back(&mut self, now: Instant) {
+        if !self.failed.is_empty() || !self.resting.is_empty() {
+            self.clear_cooldowns(now);
+        }
+    }
+
     /// Until when a peer is left alone, if it is.
     pub fn resting(&self, peer: &PeerId) -> Option<Instant> {
         self.resting.get(peer).copied()

@@ -4,8 +4,11 @@
 //! Nothing here waits for a socket of the node: a runtime brings its own kind of socket and says how to try a call on it.
 
 mod interfaces;
+mod names;
+mod resolver;
 mod socket;
-pub mod text;
 
-pub use interfaces::bound;
+pub use interfaces::{Interfaces, bound, source_for};
+pub use names::Answer;
+pub use resolver::{Question, Resolver};
 pub use socket::{MAX_SEND, Pending, ReceiveBuffers, Sent, Socket, bind_all};

@@ -77,7 +77,7 @@ async fn echo(mut stream: Stream) -> std::io::Result<()> {
 
 async fn work(handle: &Handle, job: &Job) -> Result<(), String> {
     let (Job::Ping { to, .. } | Job::Echo { to, .. }) = job else { return Ok(()) };
-    let dialled = handle.dial(None, std::slice::from_ref(to)).await;
+    let dialled = handle.dial(None, to).await;
     let connection = dialled.map_err(|error| error.to_string())?;
     if let Job::Ping { count, .. } = job {
         for _ in 0..*count {

@@ -74,7 +74,7 @@ impl App {
             }
             Job::Relay => {}
             Job::Ping { to, .. } | Job::Echo { to, .. } => {
-                self.dial = Some(node.dial(now, None, std::slice::from_ref(to)));
+                self.dial = Some(node.dial(now, None, to));
             }
         }
     }

@@ -3,8 +3,8 @@
 //! ```text
 //! NODE listen [--listen MULTIADDR]... [--relay MULTIADDR]...
 //! NODE relay [--listen MULTIADDR]...
-//! NODE ping MULTIADDR [--count N]
-//! NODE echo MULTIADDR [--bytes N] [--streams N]
+//! NODE ping MULTIADDR... [--count N]
+//! NODE echo MULTIADDR... [--bytes N] [--streams N]
 //! ```
 //!
 //! With `--idle SECONDS` a connection is lost when nothing has come for so long. They print one JSON object a line, as `peerless --json` does. The identity is a new one every time.
@@ -44,9 +44,9 @@ pub enum Job {
     /// The same, and relay circuits between others.
     Relay,
     /// Ping so many times.
-    Ping { to: Multiaddr, count: u64 },
+    Ping { to: Vec<Multiaddr>, count: u64 },
     /// Send so many bytes on each of so many streams, and check that the same come back.
-    Echo { to: Multiaddr, bytes: u64, streams: u64 },
+    Echo { to: Vec<Multiaddr>, bytes: u64, streams: u64 },
 }
 
 /// The command line.
@@ -65,7 +65,9 @@ impl Options {
     /// Reads the command line; a mistake ends the process.
     pub fn from_args() -> Self {
         parse(std::env::args().skip(1)).unwrap_or_else(|mistake| {
-            eprintln!("{mistake}; try: listen [--listen MA] [--relay MA] | ping MA | echo MA --bytes N");
+            eprintln!(
+                "{mistake}; try: listen [--listen MA] [--relay MA] | ping MA... | echo MA... --bytes N"
+            );
             std::process::exit(2)
         })
     }
@@ -86,7 +88,7 @@ impl Options {
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let command = args.find(|arg| arg != "--json").ok_or("no command")?;
-    let (mut to, mut listen, mut relays) = (None, Vec::new(), Vec::new());
+    let (mut to, mut listen, mut relays) = (Vec::new(), Vec::new(), Vec::new());
     let (mut count, mut bytes, mut streams, mut idle) = (5, 1 << 20, 1, None);
     let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text} is not a number"));
     let address = |text: &str| parse_multiaddr(text).map_err(|error| format!("{text}: {error}"));
@@ -100,13 +102,13 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--bytes" => bytes = number(value()?)?,
             "--streams" => streams = number(value()?)?,
             "--idle" => idle = Some(Duration::from_secs(number(value()?)?)),
-            text => to = Some(address(text)?),
+            text => to.push(address(text)?),
         }
     }
     if listen.is_empty() {
         listen.push(([0, 0, 0, 0], 0).into());
     }
-    let to = to.ok_or("no address");
+    let to = if to.is_empty() { Err("no address") } else { Ok(to) };
     let job = match command.as_str() {
         "listen" => Job::Listen { relays },
         "relay" => Job::Relay,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -67,6 +67,27 @@ impl World {
         self.path(b, a).faults.set_cut(false);
     }
 
+    /// Says that there is no way from an address of a host to another address.
+    pub fn no_route(&mut self, from: impl Into<IpAddr>, to: impl Into<IpAddr>) {
+        self.no_routes.insert((from.into(), to.into()));
+    }
+
+    /// Takes the network away from a host, and its node learns that it has no address any more; or gives it back.
+    pub fn plug(&mut self, host: HostId, is_in: bool) {
+        self.hosts[host.0].plugged = is_in;
+        self.tell_sockets(host);
+    }
+
+    /// Gives a host with one socket another address in place of the one it had.
+    pub fn readdress(&mut self, host: HostId, ip: impl Into<IpAddr>) {
+        let ip = ip.into();
+        let (_, local) = &mut self.hosts[host.0].sockets[0];
+        self.by_ip.remove(&local.ip());
+        local.set_ip(ip);
+        self.by_ip.insert(ip, host);
+        self.tell_sockets(host);
+    }
+
     /// Plans what happens to the `nth` datagram from now on that `from` sends to `to`; the next one is the first.
     pub fn fault(&mut self, from: HostId, to: HostId, nth: u64, fault: Fault) {
         self.path(from, to).faults.plan(nth, fault);
@@ -109,6 +130,12 @@ impl World {
     pub(super) fn send(&mut self, from: HostId, packet: Packet) {
         self.account(&packet);
         let Some(to) = self.by_ip.get(&packet.to.ip()).copied() else { return self.lose("no such host") };
+        if self.no_routes.contains(&(packet.from.ip(), packet.to.ip())) {
+            return self.lose("no route");
+        }
+        if ![from, to].iter().all(|host| self.hosts[host.0].plugged) {
+            return self.lose("no network");
+        }
         let now = self.now;
         let mut under_way = vec![(now, packet)];
         let mut out = Outlet::default();
@@ -157,7 +184,7 @@ impl World {
         self.in_flight -= 1;
         let now = self.now;
         let Packet { from: remote, to, ecn, data } = packet;
-        let id = self.by_ip[&to.ip()];
+        let Some(id) = self.by_ip.get(&to.ip()).copied() else { return self.lose("no such host") };
         let host = &mut self.hosts[id.0];
         let Some(socket) = host.socket_at(to) else { return self.lose("no such socket") };
         if host.node.is_none() && host.inbox.is_none() {

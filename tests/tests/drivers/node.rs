@@ -34,7 +34,17 @@ impl Node {
 
     /// With variables in its environment.
     pub(crate) fn start_with(driver: &str, args: &str, env: &[(&str, &Path)]) -> Self {
-        let mut command = Command::new(example(driver));
+        Self::spawn(Command::new(example(driver)), driver, args, env)
+    }
+
+    /// In the network of another process.
+    pub(crate) fn start_at(process: u32, driver: &str, args: &str) -> Self {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &process.to_string()]).arg(example(driver));
+        Self::spawn(command, driver, args, &[])
+    }
+
+    fn spawn(mut command: Command, driver: &str, args: &str, env: &[(&str, &Path)]) -> Self {
         command.args(args.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped());
         command.envs(env.iter().copied());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{driver}: {error}"));
@@ -64,6 +74,11 @@ impl Node {
                 return line;
             }
         }
+    }
+
+    /// The events of that name among those that were taken.
+    pub(crate) fn taken(&self, name: &str) -> Vec<Value> {
+        self.seen.borrow().iter().filter(|line| line["event"] == name).cloned().collect()
     }
 
     pub(crate) fn address(&self) -> String {

@@ -99,9 +99,14 @@ fn a_process_that_sleeps_too_long_loses_its_connections_and_no_more() {
 /// Interfaces and addresses can be taken away only where nobody else uses them.
 #[test]
 fn a_network_goes_away_and_comes_back() {
+    alone("trouble::in_a_network_of_its_own");
+}
+
+/// Runs an ignored test in a network, and with mounts, of its own.
+pub(crate) fn alone(test: &str) {
     let alone = |args: &[&str]| {
         let mut command = Command::new("unshare");
-        command.args(["--user", "--net", "--map-root-user"]).args(args);
+        command.args(["--user", "--net", "--mount", "--map-root-user"]).args(args);
         command.env("PEERLESS_ALONE", "1").output()
     };
     match alone(&["ip", "link", "set", "lo", "up"]) {
@@ -109,13 +114,17 @@ fn a_network_goes_away_and_comes_back() {
         found => return machine::lacks(format_args!("a network namespace ({found:?})")),
     }
     let own = std::env::current_exe().unwrap();
-    let test = ["--ignored", "--exact", "trouble::in_a_network_of_its_own", "--nocapture"];
+    let test = ["--ignored", "--exact", test, "--nocapture"];
     let output = alone(&[&[own.to_str().unwrap()][..], &test].concat()).unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-fn ip(args: &str) {
+pub(crate) fn assert_alone() {
+    assert!(std::env::var_os("PEERLESS_ALONE").is_some(), "this would take away the machine's own network");
+}
+
+pub(crate) fn ip(args: &str) {
     let output = Command::new("ip").args(args.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {args}: {output:?}");
 }
@@ -123,7 +132,7 @@ fn ip(args: &str) {
 #[test]
 #[ignore = "started by a_network_goes_away_and_comes_back"]
 fn in_a_network_of_its_own() {
-    assert!(std::env::var_os("PEERLESS_ALONE").is_some(), "this would take away the machine's own network");
+    assert_alone();
     let address = "addr add 10.9.0.1/32 dev lo";
     ip("link set lo up");
     ip(address);

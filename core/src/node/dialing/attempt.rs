@@ -26,14 +26,39 @@ const MAX_LISTED: usize = 100;
 const MAX_TEXTS: usize = 2000;
 /// Of the published addresses that cannot be dialled, the error says what is wrong with so many.
 const MAX_HOPELESS: usize = 8;
+/// Most names of one dial that are looked up at a time.
+const MAX_LOOKUPS: usize = 32;
 
 /// An address being tried. Exits: success ends the dial, failure starts the next address.
 #[derive(Debug)]
 pub(super) enum Attempt {
     Quic(QuicId),
     Circuit(Token),
-    Resolving { query: QueryId, family: Family, port: u16, peer: Option<PeerId> },
-    Listing { query: QueryId, peer: Option<PeerId>, depth: usize },
+    Resolving {
+        query: QueryId,
+        family: Family,
+        port: u16,
+        peer: Option<PeerId>,
+    },
+    Listing {
+        query: QueryId,
+        peer: Option<PeerId>,
+        depth: usize,
+    },
+    /// It is not known yet from which socket. Exit: [`Attempt::Quic`].
+    Routing {
+        query: QueryId,
+        remote: SocketAddr,
+        peer: Option<PeerId>,
+    },
+}
+
+impl Attempt {
+    /// Whether it is a question for what a name stands for. Such go to others than those that are dialled, so they count
+    /// for themselves.
+    fn is_lookup(&self) -> bool {
+        matches!(self, Self::Resolving { .. } | Self::Listing { .. })
+    }
 }
 
 impl Dialing {
@@ -47,7 +72,7 @@ impl Dialing {
         }
     }
 
-    fn next_query(&mut self, job: JobId) -> QueryId {
+    pub(super) fn next_query(&mut self, job: JobId) -> QueryId {
         let query = QueryId(self.next_query);
         self.next_query += 1;
         self.by_query.insert(query, job);
@@ -56,18 +81,40 @@ impl Dialing {
 }
 
 impl Node {
+    /// Asks for all names at once (RFC 8305 section 3), as far as there is room, so that one that is dead delays no other.
+    fn look_names_up(&mut self, id: JobId) {
+        loop {
+            let Some(job) = self.dialing.jobs.get_mut(id) else { return };
+            let asked = job.running.iter().filter(|(_, attempt)| attempt.is_lookup()).count();
+            let next = job.waiting.iter().position(|(target, _)| target.is_name());
+            let Some((target, _)) =
+                next.filter(|_| asked < MAX_LOOKUPS).and_then(|at| job.waiting.remove(at))
+            else {
+                return;
+            };
+            let outcome = self.attempt(id, target);
+            let Some(job) = self.dialing.jobs.get_mut(id) else { return };
+            match outcome {
+                Ok(attempt) => job.running.push(attempt),
+                Err(failed) => job.failed.push(failed),
+            }
+        }
+    }
+
     /// Starts the next address, or ends the dial if there is none and nothing is under way.
     pub(super) fn next_attempt(&mut self, id: JobId) {
+        self.look_names_up(id);
         let most = self.dialing.config.attempts;
         loop {
             let Some(job) = self.dialing.jobs.get_mut(id) else { return };
             if let Some(at) = job.stagger.take() {
                 self.dialing.timers.clear(at, Due::Stagger(id));
             }
-            if job.running.len() >= most {
+            if job.running.iter().filter(|(_, attempt)| !attempt.is_lookup()).count() >= most {
                 return;
             }
-            let Some((target, _)) = job.waiting.pop_front() else {
+            let next = job.waiting.iter().position(|(target, _)| !target.is_name());
+            let Some((target, _)) = next.and_then(|at| job.waiting.remove(at)) else {
                 if job.running.is_empty() {
                     self.dial_failed(id);
                 }
@@ -93,7 +140,7 @@ impl Node {
         let Some(job) = self.dialing.jobs.get_mut(id) else { return };
         if job.state != State::Queued
             && job.stagger.is_none()
-            && let Some((_, gap)) = job.waiting.front()
+            && let Some((_, gap)) = job.waiting.iter().find(|(target, _)| !target.is_name())
         {
             let at = self.now + *gap;
             job.stagger = Some(at);
@@ -107,10 +154,9 @@ impl Node {
         target: Target,
     ) -> Result<(Multiaddr, Attempt), (Multiaddr, AttemptError)> {
         match target {
-            Target::Direct { address, remote, peer } => match self.connect_quic(id, remote, peer) {
-                Ok(quic) => Ok((address, Attempt::Quic(quic))),
-                Err(error) => Err((address, error)),
-            },
+            Target::Direct { address, remote, peer, from } => {
+                self.attempt_direct(id, address, remote, peer, from)
+            }
             Target::Circuit { address } => {
                 let Some(dialer) = self.circuit_dialer else {
                     return Err((address, AttemptError::Unsupported("no relay client".into())));
@@ -215,6 +261,18 @@ impl Node {
             }
             job.waiting.push_front((target, gap));
         }
+        self.go_on(id);
+    }
+
+    /// There is more to try: at once if nothing is being tried, else at its time.
+    fn go_on(&mut self, id: JobId) {
+        let Some(job) = self.dialing.jobs.get(id) else { return };
+        let is_busy = job.running.iter().any(|(_, attempt)| !attempt.is_lookup());
+        let has_next = job.waiting.iter().any(|(target, _)| !target.is_name());
+        if is_busy && has_next {
+            self.look_names_up(id);
+            return self.arm(id);
+        }
         self.next_attempt(id);
     }
 
@@ -222,16 +280,16 @@ impl Node {
         if let Some(job) = self.dialing.jobs.get_mut(id) {
             job.failed.push((address, AttemptError::Unresolved(why)));
         }
-        self.next_attempt(id);
+        self.go_on(id);
     }
 
-    fn take_query(&mut self, query: QueryId) -> Option<(JobId, Multiaddr, Attempt)> {
+    pub(super) fn take_query(&mut self, query: QueryId) -> Option<(JobId, Multiaddr, Attempt)> {
         let id = self.dialing.by_query.remove(&query)?;
         let job = self.dialing.jobs.get_mut(id)?;
         let at = job.running.iter().position(|(_, attempt)| match attempt {
-            Attempt::Resolving { query: asked, .. } | Attempt::Listing { query: asked, .. } => {
-                *asked == query
-            }
+            Attempt::Resolving { query: asked, .. }
+            | Attempt::Listing { query: asked, .. }
+            | Attempt::Routing { query: asked, .. } => *asked == query,
             _ => false,
         })?;
         let (address, attempt) = job.running.remove(at);
@@ -246,6 +304,9 @@ impl Node {
         let (address, _) = job.running.remove(at);
         let (place, named) = address::split_peer(&address);
         let peer = named.or(job.peer);
+        if job.is_tried_elsewhere(&address) {
+            return self.after_failure(id);
+        }
         job.failed.push((address, AttemptError::Failed(reason.clone())));
         self.dialing.record(&place, reason != CloseReason::TimedOut);
         if let Some(peer) = peer {

@@ -8,6 +8,7 @@ use peerless_proto::address::{self, CircuitAddr};
 
 use crate::{
     event::{AttemptError, Family},
+    ids::SocketId,
     node::Node,
     protocols::relay::client::any_relay,
     swarm::{Hostless, hostless},
@@ -20,6 +21,8 @@ pub(super) enum Target {
         address: Multiaddr,
         remote: SocketAddr,
         peer: Option<PeerId>,
+        /// From which socket; `None` before that is settled.
+        from: Option<SocketId>,
     },
     /// A host name.
     Name {
@@ -79,7 +82,7 @@ impl Target {
             return Ok(Self::Name { address: address.clone(), name, family, port, peer });
         }
         let (remote, peer) = address::parse_quic_v1(address).map_err(|error| unsupported(&error))?;
-        Ok(Self::Direct { address: address.clone(), remote, peer: check(peer)? })
+        Ok(Self::Direct { address: address.clone(), remote, peer: check(peer)?, from: None })
     }
 
     pub(super) fn address(&self) -> &Multiaddr {
@@ -97,6 +100,11 @@ impl Target {
             Self::Direct { peer, .. } | Self::Name { peer, .. } | Self::List { peer, .. } => *peer,
             Self::Circuit { address } => address::split_peer(address).1,
         }
+    }
+
+    /// Whether somebody has to be asked first where it leads.
+    pub(super) fn is_name(&self) -> bool {
+        matches!(self, Self::Name { .. } | Self::List { .. })
     }
 
     pub(super) fn is_circuit(&self) -> bool {

@@ -458,6 +458,7 @@ impl Behaviour for Client {
             Input::Reply(token, Reply::Dial(result)) => self.on_linked(cx, token, result),
             Input::Reply(token, Reply::Upgraded(result)) => self.circuit_upgraded(cx, token, result),
             Input::Dial(token, address) => self.on_dial(cx, token, address),
+            Input::Network => self.network_is_back(cx),
             _ => {}
         }
     }

@@ -323,6 +323,10 @@ impl Behaviour for Client {
             Input::Reply(token, Reply::Stream(result)) => self.on_opened(cx, token, result),
             Input::Reply(token, Reply::Dial(result)) => self.on_dialed(cx, token, result),
             Input::Addresses => self.on_addresses(cx),
+            Input::Network => {
+                self.register_network_is_back(cx);
+                self.search_network_is_back(cx);
+            }
             _ => {}
         }
         if self.requests.is_empty() && self.streams.len() == 0 {

@@ -97,6 +97,12 @@ impl Backoff {
         self.peers.remove(peer);
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        let capacity = self.config.capacity;
+        (self.addresses, self.peers) = (Book::new(capacity), Book::new(capacity));
+    }
+
     /// Addresses and peers remembered.
     pub fn len(&self) -> usize {
         self.addresses.entries.len() + self.peers.entries.len()

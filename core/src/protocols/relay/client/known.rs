@@ -141,6 +141,14 @@ impl Known {
         candidate.last_seen = now;
     }
 
+    /// Pauses after failures are over.
+    pub(super) fn network_is_back(&mut self, now: Instant) {
+        for candidate in self.relays.values_mut().filter(|candidate| candidate.failures > 0) {
+            candidate.failures = 0;
+            candidate.not_before = candidate.not_before.min(now);
+        }
+    }
+
     /// A direct connection has ended.
     pub(super) fn disconnected(&mut self, relay: &PeerId, now: Instant) {
         if let Some(candidate) = self.relays.get_mut(relay) {

@@ -167,6 +167,24 @@ impl Client {
         })
     }
 
+    /// There is a network that was not there before: every relay that is waited with is tried now.
+    pub(super) fn network_is_back(&mut self, cx: &mut Context<'_>) {
+        let missing = self.relays.iter_mut().filter(|(_, wanted)| wanted.state.held().is_none());
+        let missing: Vec<_> = missing
+            .map(|(relay, wanted)| {
+                wanted.failures = 0;
+                (*relay, wanted.is_backing_off())
+            })
+            .collect();
+        for (relay, _) in missing.into_iter().filter(|(_, is_backing_off)| *is_backing_off) {
+            self.start(cx, relay);
+        }
+        self.known.network_is_back(cx.now());
+        if self.auto_is_short() {
+            self.auto_review(cx);
+        }
+    }
+
     /// Whether a reservation with `relay` is alive.
     pub(super) fn holds(&self, relay: &PeerId) -> bool {
         self.relays.get(relay).is_some_and(|relay| relay.state.held().is_some())

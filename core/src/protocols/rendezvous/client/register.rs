@@ -343,6 +343,16 @@ impl Client {
         }
     }
 
+    /// There is a network that was not there before: what failed is tried now.
+    pub(super) fn register_network_is_back(&mut self, cx: &mut Context<'_>) {
+        let mut again = Vec::new();
+        for (id, registrar) in self.registrations.iter_mut().filter(|(_, registrar)| registrar.failures > 0) {
+            registrar.failures = 0;
+            again.extend(registrar.asking.is_none().then_some(*id));
+        }
+        again.into_iter().for_each(|id| self.start(cx, id));
+    }
+
     /// Our addresses have changed.
     pub(super) fn on_addresses(&mut self, cx: &mut Context<'_>) {
         if !self.registrations.is_empty() && self.settles.is_none() {

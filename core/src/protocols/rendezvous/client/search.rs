@@ -335,6 +335,20 @@ impl Client {
         }
     }
 
+    /// There is a network that was not there before: watches that failed ask again now.
+    pub(super) fn search_network_is_back(&mut self, cx: &mut Context<'_>) {
+        let mut again = Vec::new();
+        for (id, search) in &mut self.searches {
+            if let Kind::Watch(watched) = &mut search.kind
+                && std::mem::take(&mut watched.failures) > 0
+                && !self.requests.contains_key(&Job::Search(*id))
+            {
+                again.push(*id);
+            }
+        }
+        again.into_iter().for_each(|id| self.poll(cx, id));
+    }
+
     /// A point that may have lost its state is asked for everything.
     pub(super) fn search_disconnected(&mut self, point: PeerId, reason: &CloseReason) {
         if matches!(reason, CloseReason::Local | CloseReason::Remote { .. }) {
