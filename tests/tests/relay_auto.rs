@@ -380,7 +380,7 @@ fn through_whichever_relay_is_best_and_then_the_next() {
     solo.peer("T");
     for (relay, rtt) in [("R1", 30), ("R2", 10), ("R3", 20)] {
         let connection = meet(&mut solo, relay);
-        solo.connections.get_mut(connection).expect("a connection").rtt = Some(ms(rtt));
+        solo.connections.set_rtt(connection, ms(rtt));
     }
     solo.dial(anywhere("T"));
     answer(&mut solo, &status(204));

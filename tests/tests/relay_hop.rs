@@ -331,7 +331,7 @@ fn the_connection_that_another_superseded_is_asked_last_and_no_more_than_three_a
     let mut solo = relay();
     let a = solo.connect("A");
     let all: Vec<_> = (0..5).map(|_| solo.connect("B")).collect();
-    solo.connections.get_mut(all[1]).expect("a connection").is_superseded = true;
+    solo.connections.set_superseded(all[1], true);
     reserve(&mut solo, all[1]);
     let source = connect(&mut solo, a, "B");
     let mut asked = Vec::new();

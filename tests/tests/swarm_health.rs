@@ -112,6 +112,25 @@ fn f_a_sick_connection_is_replaced_and_its_successor_is_there_first() {
     w.assert_empty();
 }
 
+/// Pings of many connections leave one after another, not all in one turn.
+#[test]
+fn connections_are_pinged_each_at_its_own_time() {
+    let mut w = World::new(86);
+    let a = w.host("A").configure(watched).start();
+    let crowd: Vec<_> = (0..30).map(|n| w.host(format!("{n}")).start()).collect();
+    for host in &crowd {
+        w.dial(*host, a);
+    }
+    w.run_for(secs(300));
+    let pings = w[a].log().iter().filter(|(_, event)| matches!(event, Event::Ping(_)));
+    let mut at: Vec<_> = pings.map(|(at, _)| *at).collect();
+    assert!((4 * 30..=5 * 30).contains(&at.len()), "{} pings", at.len());
+    at.dedup();
+    assert!(at.len() >= 4 * 30, "only {} moments", at.len());
+    w.shutdown();
+    w.assert_empty();
+}
+
 #[test]
 fn a_used_connection_is_left_alone_however_slow() {
     let mut w = World::new(85);

@@ -106,6 +106,42 @@ fn a_new_connection_does_not_renew_the_grace_of_its_peer() {
     w.assert_empty();
 }
 
+/// Looking at everybody takes as long as there are many: it happens when there may be somebody to prune, not with every
+/// connection, tag or protection.
+#[test]
+fn where_everybody_is_spared_newcomers_do_not_have_everybody_looked_at() {
+    let mut w = World::new(1).quiet();
+    let b = w.host("B").configure(watched).start();
+    let looks = |w: &World| w.node(b).swarm().pruner().looks();
+    let mut join = |w: &mut World, n: usize| {
+        let host = w.host(format!("{n}")).start();
+        let peer = w[host].peer();
+        protect(w, b, peer, tags::RESERVATION);
+        w.dial(host, b);
+        w.run_for(secs(1));
+        w.command(b, |node, now| node.tags(now, |tags, now| tags.tag(now, peer, tags::APPLICATION, 1)));
+        peer
+    };
+    let peers: Vec<_> = (0..100).map(|n| join(&mut w, n)).collect();
+    assert!(looks(&w) <= 2, "{} looks", looks(&w));
+    // Who comes and goes within its grace causes one a second at most.
+    let before = looks(&w);
+    let guests: Vec<_> = (0..10).map(|n| w.host(format!("guest {n}")).start()).collect();
+    for turn in 0..100 {
+        let guest = guests[turn % 10];
+        let connection = w.dial(guest, b);
+        w.run_for(secs(1) / 5);
+        w.close(guest, connection);
+    }
+    assert!(looks(&w) - before <= 21, "{} looks in 20 s", looks(&w) - before);
+    // Who is not protected any more goes.
+    w.command(b, |node, now| node.tags(now, |tags, _| _ = tags.unprotect(&peers[7], tags::RESERVATION)));
+    w.run_for(secs(30));
+    assert_eq!(pruned(&w, b), [peers[7]]);
+    w.shutdown();
+    w.assert_empty();
+}
+
 /// The letter (a): the allow list spares a peer by where it really is, as long as it stands there.
 #[test]
 fn a_whom_the_allow_list_names_stays_until_it_does_so_no_more() {

@@ -334,12 +334,8 @@ impl Node {
         let is_v6 = |c: &Candidate| matches!(c.address.iter().next(), Some(Protocol::Ip6(_)));
         let is_public = |c: &Candidate| rank::reach(&c.address) == Reach::Public;
         // A network over which we are connected is no black hole.
-        let works = |v6: bool| {
-            let direct = self.connections.iter().filter(|info| info.relayed.is_none());
-            let mut public = direct.filter(|info| rank::reach(&info.remote) == Reach::Public);
-            public.any(|info| address::ip_of(&info.remote).is_some_and(|ip| !v6 || ip.is_ipv6()))
-        };
-        let (udp_works, ipv6_works) = (works(false), works(true));
+        let (udp_works, ipv6_works) =
+            (self.connections.cross_internet(false), self.connections.cross_internet(true));
         let has_other = candidates.iter().any(|c| is_public(c) && !is_v6(c));
         candidates.retain(|candidate| {
             let is_in = !is_public(candidate)

@@ -54,8 +54,8 @@ impl Node {
         };
         let loser = if old.direction == kept { new.id } else { old.id };
         self.counters.add("swarm.duplicates", 1);
-        let Some(info) = self.connections.get_mut(loser) else { return };
-        info.is_superseded = true;
+        self.connections.set_superseded(loser, true);
+        let Some(info) = self.connections.get(loser) else { return };
         if info.direction == Direction::Outbound {
             self.duplicates.timers.set(self.now + LINGER, loser);
         }
@@ -71,8 +71,8 @@ impl Node {
             return;
         }
         for id in ids {
-            if let Some(info) = self.connections.get_mut(id).filter(|info| is_same_kind(info)) {
-                info.is_superseded = false;
+            if self.connections.get(id).is_some_and(is_same_kind) {
+                self.connections.set_superseded(id, false);
             }
         }
     }

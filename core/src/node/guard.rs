@@ -210,13 +210,23 @@ impl Node {
     }
 
     pub(super) fn change_tags<R>(&mut self, change: impl FnOnce(&mut Tags, Instant) -> R) -> R {
-        self.swarm.pruner.reconsider();
         change(&mut self.swarm.tags, self.now)
+    }
+
+    /// Whether the peer of a connection is not pruned whatever it is worth.
+    pub(super) fn is_spared(&self, connection: ConnectionId) -> bool {
+        self.connections.get(connection).is_some_and(|info| {
+            let ip = address::ip_of(&info.remote).filter(|_| info.relayed.is_none());
+            self.swarm.tags.is_protected(&info.peer) || self.swarm.gate.allows_by_name(&info.peer, ip)
+        })
     }
 
     /// Closes whom there is no more room for, if it is time. Returns whether it was anybody.
     pub(super) fn prune(&mut self) -> bool {
         let connections = self.connections.len();
+        if self.swarm.tags.take_released() {
+            self.swarm.pruner.reconsider();
+        }
         self.swarm.pruner.observe(connections);
         if self.is_ending() || !self.swarm.pruner.is_due(self.now, connections) {
             return false;

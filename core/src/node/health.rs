@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+/// Most connections that are looked at in one turn.
+const LOOKS_AT_ONCE: usize = 64;
+
 impl Node {
     /// How healthy connections are.
     pub fn health(&self) -> &Health {
@@ -48,23 +51,21 @@ impl Node {
         }
     }
 
-    /// Pings everybody, and replaces what has been unhealthy for long.
+    /// Looks at those whose time has come, pings them, and replaces what has been unhealthy for long. Many at once have to wait
+    /// for each other, so that everything else gets its turn.
     pub(super) fn look_at_health(&mut self) {
-        if !self.health.is_due(self.now) {
-            return;
-        }
-        let situations: Vec<_> =
-            self.connections.iter().map(|info| self.situation(info.id, &info.peer)).collect();
-        let sick = self.health.look(self.now, situations.into_iter());
-        for connection in self.connections.iter().map(|info| info.id).collect::<Vec<_>>() {
-            self.with::<Ping, _>(self.now, |ping, cx| ping.ping(cx, connection));
-        }
-        for connection in sick {
+        for _ in 0..LOOKS_AT_ONCE {
+            let Some(connection) = self.health.pop_due(self.now) else { return };
             let Some(info) = self.connections.get(connection) else { continue };
             let (peer, remote) = (info.peer, info.remote.clone());
-            self.counters.add("swarm.health.replacing", 1);
-            let options = DialOptions { force_new: true, ..DialOptions::default() };
-            self.start_dial(Requester::Replacement(connection), Some(peer), &[remote], &options);
+            let situation = self.situation(connection, &peer);
+            let is_sick = self.health.look(self.now, &situation);
+            self.with::<Ping, _>(self.now, |ping, cx| ping.ping(cx, connection));
+            if is_sick {
+                self.counters.add("swarm.health.replacing", 1);
+                let options = DialOptions { force_new: true, ..DialOptions::default() };
+                self.start_dial(Requester::Replacement(connection), Some(peer), &[remote], &options);
+            }
         }
     }
 

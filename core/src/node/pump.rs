@@ -124,9 +124,8 @@ impl Node {
             QuicEvent::PathChanged { id, remote } => {
                 let Some(connection) = self.quic_connection(id) else { return };
                 let socket = self.listening_socket(id);
-                if let Some(info) = self.connections.get_mut(connection) {
-                    (info.remote, info.socket) = (address::quic_v1(remote), socket);
-                }
+                self.connections.set_remote(connection, address::quic_v1(remote), socket);
+                self.swarm.pruner.reconsider();
                 self.path_changed(connection);
                 self.work.push_back(Work::Tell(Input::Peer(PeerEvent::PathChanged { connection })));
                 self.judge_again(connection);
@@ -251,7 +250,9 @@ impl Node {
         let Some(info) = self.connections.get(connection) else { return };
         let (peer, address, direction) = (info.peer, info.remote.clone(), info.direction);
         self.swarm.tags.connected(self.now, peer);
-        self.swarm.pruner.inserted();
+        if !self.is_spared(connection) {
+            self.swarm.pruner.inserted(self.now);
+        }
         let relay = info.relayed.as_ref().map(|Relayed { relay, .. }| *relay);
         self.emit(Event::Connected { connection, peer, address, direction, relay });
         self.settle_in(connection);
@@ -264,10 +265,8 @@ impl Node {
 
     /// Takes the transport's round-trip time over into the table.
     pub(super) fn measure(&mut self, connection: ConnectionId) {
-        if let (Some(rtt), Some(info)) =
-            (self.transport.rtt(connection), self.connections.get_mut(connection))
-        {
-            info.rtt = Some(rtt);
+        if let Some(rtt) = self.transport.rtt(connection) {
+            self.connections.set_rtt(connection, rtt);
         }
     }
 
@@ -307,8 +306,10 @@ impl Node {
             }
             Event::Ping(ping) => {
                 self.health.pinged(self.now, ping.connection, ping.result.as_ref().ok().copied());
-                if let (Ok(rtt), Some(info)) = (&ping.result, self.connections.get_mut(ping.connection)) {
-                    info.rtt = Some(*rtt);
+                if let Ok(rtt) = &ping.result
+                    && self.connections.get(ping.connection).is_some()
+                {
+                    self.connections.set_rtt(ping.connection, *rtt);
                     self.peerstore.measured(self.now, ping.peer, *rtt);
                 }
             }

@@ -410,7 +410,7 @@ impl Identify {
         if remote.relayed.is_some() {
             return;
         }
-        let is_elsewhere = |seen: &Multiaddr| view.connections.iter().any(|info| info.remote == *seen);
+        let is_elsewhere = |seen: &Multiaddr| view.connections.is_remote(seen);
         // Of a socket where nobody reaches us it says nothing that would help others.
         let Some(socket) = remote.socket else { return cx.count("identify.observed.not_listening") };
         let may_be = |seen: &Multiaddr| !is_elsewhere(seen) && message::fits(seen, socket, &remote.remote);

@@ -10,7 +10,7 @@ use std::{
 use super::{InvalidConfig, config::require};
 use crate::{
     ids::ConnectionId,
-    time::{Deadline, Instant},
+    time::{Deadline, Instant, Timers},
 };
 
 /// When connections are looked at, and what is wrong with them.
@@ -18,7 +18,7 @@ use crate::{
 pub struct HealthConfig {
     /// Whether connections are pinged for their health, and replaced. Off unless asked for.
     pub enabled: bool,
-    /// How often.
+    /// How often, each at a time of its own: after it was made, and again and again.
     pub interval: Duration,
     /// Connections younger than this are left alone.
     pub warm_up: Duration,
@@ -84,6 +84,8 @@ const WORST_LATENCY: f64 = 1.0;
 #[derive(Clone, Debug)]
 struct Record {
     since: Instant,
+    /// When it is looked at next.
+    next: Option<Instant>,
     latency: Option<Duration>,
     success: f64,
     failed_streams: u32,
@@ -111,7 +113,7 @@ pub struct Situation {
 pub struct Health {
     config: HealthConfig,
     records: BTreeMap<ConnectionId, Record>,
-    next: Option<Instant>,
+    looks: Timers<ConnectionId>,
     /// Grows with each choice between connections.
     choices: u64,
 }
@@ -119,13 +121,15 @@ pub struct Health {
 impl Health {
     /// No connection yet.
     pub fn new(config: HealthConfig) -> Self {
-        Self { config, records: BTreeMap::new(), next: None, choices: 0 }
+        Self { config, records: BTreeMap::new(), looks: Timers::default(), choices: 0 }
     }
 
     /// A connection is there.
     pub fn connected(&mut self, now: Instant, connection: ConnectionId) {
+        let next = self.config.enabled.then(|| now + self.config.interval);
         let record = Record {
             since: now,
+            next,
             latency: None,
             success: 1.0,
             failed_streams: 0,
@@ -134,16 +138,16 @@ impl Health {
             last_chosen: 0,
         };
         self.records.insert(connection, record);
-        if self.config.enabled && self.next.is_none() {
-            self.next = Some(now + self.config.interval);
+        if let Some(at) = next {
+            self.looks.set(at, connection);
         }
     }
 
     /// A connection is gone.
     pub fn disconnected(&mut self, connection: ConnectionId) {
-        self.records.remove(&connection);
-        if self.records.is_empty() {
-            self.next = None;
+        let record = self.records.remove(&connection);
+        if let Some(at) = record.and_then(|record| record.next) {
+            self.looks.clear(at, connection);
         }
     }
 
@@ -184,23 +188,25 @@ impl Health {
 
     /// When to [`look`](Self::look).
     pub fn deadline(&self) -> Option<Deadline> {
-        self.next.map(|at| Deadline::new(at, "connection health"))
+        self.looks.next().map(|at| Deadline::new(at, "connection health"))
     }
 
-    /// Whether it is time to look: then all connections are to be pinged, too.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.next.is_some_and(|at| at <= now)
+    /// Takes a connection that it is time to [`look`](Self::look) at, and to ping.
+    pub fn pop_due(&mut self, now: Instant) -> Option<ConnectionId> {
+        let (_, connection) = self.looks.pop_due(now)?;
+        let next = now + self.config.interval;
+        if let Some(record) = self.records.get_mut(&connection) {
+            record.next = Some(next);
+            self.looks.set(next, connection);
+        }
+        Some(connection)
     }
 
-    /// Looks at all connections, by what was heard since the last time. Returns those to be replaced: another one is to be
-    /// made first.
-    pub fn look(&mut self, now: Instant, situations: impl Iterator<Item = Situation>) -> Vec<ConnectionId> {
-        self.next = Some(now + self.config.interval);
+    /// Looks at a connection, by what was heard since the last time. Returns whether it is to be replaced: another one is to
+    /// be made first.
+    pub fn look(&mut self, now: Instant, situation: &Situation) -> bool {
         let config = self.config;
-        situations
-            .filter(|situation| self.is_to_be_replaced(now, situation, &config))
-            .map(|s| s.connection)
-            .collect()
+        self.is_to_be_replaced(now, situation, &config)
     }
 
     fn is_to_be_replaced(&mut self, now: Instant, situation: &Situation, config: &HealthConfig) -> bool {
@@ -282,6 +288,27 @@ mod tests {
         Situation { connection: one(), is_used: false, is_protected: false, siblings }
     }
 
+    fn look_at(health: &mut Health, seconds: u64, situation: &Situation) -> Vec<ConnectionId> {
+        let is_sick = health.look(at(seconds), situation);
+        is_sick.then_some(situation.connection).into_iter().collect()
+    }
+
+    #[test]
+    fn each_connection_is_looked_at_a_minute_after_it_was_made_and_each_minute_then() {
+        let mut health = Health::new(HealthConfig { enabled: true, ..HealthConfig::default() });
+        let nth = |n: u64| ConnectionId::from_parts(n as u32, 0);
+        (0..10).for_each(|n| health.connected(at(n), nth(n)));
+        for minute in 1..4 {
+            for n in 0..10 {
+                let now = at(60 * minute + n);
+                assert_eq!(health.deadline().map(|deadline| deadline.at), Some(now));
+                assert_eq!((health.pop_due(now), health.pop_due(now)), (Some(nth(n)), None));
+            }
+        }
+        (0..10).for_each(|n| health.disconnected(nth(n)));
+        assert_eq!(health.deadline(), None);
+    }
+
     #[test]
     fn the_score_follows_the_formula() {
         let mut health = watched();
@@ -301,7 +328,7 @@ mod tests {
         let mut health = watched();
         let look = |health: &mut Health, n: u64, rtt: u32| {
             health.pinged(at(60 * n), one(), Some(rtt * MS));
-            health.look(at(60 * n), [idle(2)].into_iter())
+            look_at(health, 60 * n, &idle(2))
         };
         let bad: Vec<_> =
             [1500, 1500, 20, 1500, 1500].iter().zip(1..).map(|(rtt, n)| look(&mut health, n, *rtt)).collect();
@@ -319,7 +346,7 @@ mod tests {
         ] {
             let mut health = watched();
             health.pinged(at(1), one(), Some(1500 * MS));
-            let looks = (1..=3).map(|n| health.look(at(60 * n), [situation].into_iter()));
+            let looks = (1..=3).map(|n| look_at(&mut health, 60 * n, &situation));
             assert_eq!(looks.last().map(|found| !found.is_empty()), Some(replaced), "{situation:?}");
         }
     }
@@ -329,7 +356,7 @@ mod tests {
         let mut health = watched();
         let found = (1..20).find(|n| {
             health.pinged(at(60 * n), one(), None);
-            !health.look(at(60 * n), [idle(1)].into_iter()).is_empty()
+            health.look(at(60 * n), &idle(1))
         });
         assert_eq!(found, Some(7), "0.7 to the seventh is below 0.09");
     }
@@ -338,7 +365,7 @@ mod tests {
     fn failed_streams_make_it_unhealthy() {
         let mut health = watched();
         (0..6).for_each(|_| health.stream_failed(at(1), one()));
-        let found: Vec<_> = (1..=3).map(|n| health.look(at(60 * n), [idle(2)].into_iter())).collect();
+        let found: Vec<_> = (1..=3).map(|n| look_at(&mut health, 60 * n, &idle(2))).collect();
         assert_eq!(found, [vec![], vec![], vec![one()]]);
     }
 

@@ -48,6 +48,9 @@ impl PrunerConfig {
     }
 }
 
+/// How long nobody is looked at after a look at which nobody could be pruned: peers that come and go must not cause one each.
+const REST: Duration = Duration::from_secs(1);
+
 /// A connected peer, as far as pruning goes. In the order in which peers are pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
@@ -72,6 +75,9 @@ pub struct Candidate {
 pub struct Pruner {
     config: PrunerConfig,
     last: Option<Instant>,
+    /// How often all peers were looked at, and until when not to after nobody could be pruned.
+    looks: u64,
+    rest: Option<Instant>,
     /// When to look again, while there are too many.
     timer: Option<Instant>,
 }
@@ -79,14 +85,14 @@ pub struct Pruner {
 impl Pruner {
     /// Nothing has been pruned yet.
     pub fn new(config: PrunerConfig) -> Self {
-        Self { config, last: None, timer: None }
+        Self { config, last: None, looks: 0, rest: None, timer: None }
     }
 
     /// Whether with so many connections it is time to prune.
     pub fn is_due(&self, now: Instant, connections: usize) -> bool {
         connections > self.config.high_water
             && self.timer.is_none_or(|at| at <= now)
-            && self.silent_until().is_none_or(|until| until <= now)
+            && self.not_before().is_none_or(|until| until <= now)
     }
 
     /// There are so many connections: looks later if there are too many and it is not time yet, and need not look if
@@ -95,22 +101,28 @@ impl Pruner {
         if connections <= self.config.high_water {
             self.timer = None;
         } else if self.timer.is_none() {
-            self.timer = self.silent_until();
+            self.timer = self.not_before();
         }
     }
 
-    /// A connection is new. If there was nobody to prune before, there may be now.
-    pub fn inserted(&mut self) {
-        self.timer = self.timer.filter(|at| *at < Instant::FAR_FUTURE);
+    /// A connection is new, of a peer that is not spared. If there was nobody to prune before, there may be when the grace of
+    /// this one is over: nobody has to be looked at before.
+    pub fn inserted(&mut self, now: Instant) {
+        if self.timer.is_some() {
+            let ends = now + self.config.grace;
+            let at = self.not_before().map_or(ends, |until| until.max(ends));
+            self.timer = self.timer.map(|timer| timer.min(at));
+        }
     }
 
-    /// Something has changed that may let peers go that were spared.
+    /// Something has changed that lets a peer go that was spared.
     pub fn reconsider(&mut self) {
-        self.timer = self.silent_until().filter(|_| self.timer.is_some());
+        self.timer = self.not_before().filter(|_| self.timer.is_some());
     }
 
     /// Chooses who goes, in order. If that is not enough, it is time again when the next peer's grace is over.
     pub fn prune(&mut self, now: Instant, connections: usize, mut candidates: Vec<Candidate>) -> Vec<PeerId> {
+        self.looks += 1;
         let mut surplus = connections.saturating_sub(self.config.low_water);
         let mut left = connections;
         candidates.sort_unstable();
@@ -126,11 +138,13 @@ impl Pruner {
                 pruned.push(candidate.peer);
             }
         }
-        if !pruned.is_empty() {
+        if pruned.is_empty() {
+            self.rest = Some(now + REST);
+        } else {
             self.last = Some(now);
         }
         // With nobody in grace only a change can help, which comes with a new connection or with `reconsider`.
-        let again = next_grace.map(|at| self.silent_until().map_or(at, |until| until.max(at)));
+        let again = next_grace.map(|at| self.not_before().map_or(at, |until| until.max(at)));
         self.timer = if left > self.config.high_water { again.or(Some(Instant::FAR_FUTURE)) } else { None };
         pruned
     }
@@ -150,8 +164,13 @@ impl Pruner {
         &self.config
     }
 
-    fn silent_until(&self) -> Option<Instant> {
-        self.last.map(|last| last + self.config.silence)
+    /// How often all peers were looked at, which takes as long as there are many.
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+
+    fn not_before(&self) -> Option<Instant> {
+        self.last.map(|last| last + self.config.silence).max(self.rest)
     }
 }
 

@@ -4,12 +4,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
+use peerless_proto::address;
 use smallvec::SmallVec;
 
 use crate::{
     event::CircuitLimit,
     ids::{Arena, ConnectionId},
     rng::{HashKeys, Map},
+    swarm::dial::rank::{self, Reach},
     time::Instant,
 };
 
@@ -57,30 +59,40 @@ pub struct Relayed {
     pub limit: CircuitLimit,
 }
 
-/// Established connections, by id and by peer.
+/// Established connections, by id, by peer and by where the remote is.
 #[derive(Debug)]
 pub struct Connections {
     all: Arena<ConnectionId, ConnectionInfo>,
     by_peer: Map<PeerId, SmallVec<[ConnectionId; 2]>>,
+    /// How many have their remote there.
+    by_remote: Map<Multiaddr, usize>,
+    /// How many are direct and lead over the Internet: IPv4, IPv6.
+    public: [usize; 2],
 }
 
 impl Connections {
     /// An empty table.
     pub fn new(keys: HashKeys) -> Self {
-        Self { all: Arena::default(), by_peer: Map::with_hasher(keys) }
+        let by_remote = Map::with_hasher(keys);
+        Self { all: Arena::default(), by_peer: Map::with_hasher(keys), by_remote, public: [0; 2] }
     }
 
     /// Adds what `make` returns for the new id.
     pub fn insert_with(&mut self, make: impl FnOnce(ConnectionId) -> ConnectionInfo) -> ConnectionId {
         let id = self.all.insert_with(make);
-        let peer = self.all.get(id).expect("just inserted").peer;
-        self.by_peer.entry(peer).or_default().push(id);
+        let info = self.all.get(id).expect("just inserted");
+        self.by_peer.entry(info.peer).or_default().push(id);
+        *self.by_remote.entry(info.remote.clone()).or_default() += 1;
+        if let Some(family) = public_family(info) {
+            self.public[family] += 1;
+        }
         id
     }
 
     /// Removes a connection; `None` if the id is stale.
     pub fn remove(&mut self, id: ConnectionId) -> Option<ConnectionInfo> {
         let info = self.all.remove(id)?;
+        self.leave_remote(&info);
         if let Some(ids) = self.by_peer.get_mut(&info.peer) {
             ids.retain(|other| *other != id);
             if ids.is_empty() {
@@ -95,9 +107,53 @@ impl Connections {
         self.all.get(id)
     }
 
-    /// One connection; `None` if the id is stale.
-    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut ConnectionInfo> {
-        self.all.get_mut(id)
+    /// The remote of a connection is somewhere else now, or its datagrams come on another socket.
+    pub fn set_remote(&mut self, id: ConnectionId, remote: Multiaddr, socket: Option<SocketAddr>) {
+        let Some(info) = self.all.get_mut(id) else { return };
+        let new = ConnectionInfo { remote: remote.clone(), socket, ..info.clone() };
+        let old = std::mem::replace(info, new);
+        if let Some(family) = public_family(info) {
+            self.public[family] += 1;
+        }
+        *self.by_remote.entry(remote).or_default() += 1;
+        self.leave_remote(&old);
+    }
+
+    /// The latest round-trip estimate of a connection.
+    pub fn set_rtt(&mut self, id: ConnectionId, rtt: Duration) {
+        if let Some(info) = self.all.get_mut(id) {
+            info.rtt = Some(rtt);
+        }
+    }
+
+    /// Whether another connection to the same peer is kept rather than this one.
+    pub fn set_superseded(&mut self, id: ConnectionId, is_superseded: bool) {
+        if let Some(info) = self.all.get_mut(id) {
+            info.is_superseded = is_superseded;
+        }
+    }
+
+    /// Whether the remote of any connection is there.
+    pub fn is_remote(&self, address: &Multiaddr) -> bool {
+        self.by_remote.contains_key(address)
+    }
+
+    /// Whether any direct connection leads over the Internet, or over its IPv6.
+    pub fn cross_internet(&self, v6_alone: bool) -> bool {
+        let [v4, v6] = self.public;
+        v6 > 0 || (v4 > 0 && !v6_alone)
+    }
+
+    fn leave_remote(&mut self, info: &ConnectionInfo) {
+        if let Some(family) = public_family(info) {
+            self.public[family] -= 1;
+        }
+        if let Some(count) = self.by_remote.get_mut(&info.remote) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_remote.remove(&info.remote);
+            }
+        }
     }
 
     /// The connections to `peer`, oldest first.
@@ -131,4 +187,10 @@ impl Connections {
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
+}
+
+/// 0 for IPv4 and 1 for IPv6, if the connection is direct and leads over the Internet.
+fn public_family(info: &ConnectionInfo) -> Option<usize> {
+    let is_public = info.relayed.is_none() && rank::reach(&info.remote) == Reach::Public;
+    address::ip_of(&info.remote).filter(|_| is_public).map(|ip| usize::from(ip.is_ipv6()))
 }

@@ -135,6 +135,8 @@ pub struct Tags {
     peers: BTreeMap<PeerId, Peer>,
     /// Peers that have never been connected, by when they were first seen.
     temporary: BTreeSet<(Instant, PeerId)>,
+    /// A connected peer has lost its last protection.
+    released: bool,
 }
 
 impl Tags {
@@ -235,11 +237,17 @@ impl Tags {
     /// Takes back one reason to spare a peer. Returns whether another is left.
     pub fn unprotect(&mut self, peer: &PeerId, why: &str) -> bool {
         if let Some(peer) = self.peers.get_mut(peer) {
-            peer.protections.remove(why);
+            let was_there = peer.protections.remove(why);
+            self.released |= was_there && peer.protections.is_empty() && peer.connections > 0;
         }
         let is_left = self.is_protected(peer);
         self.forget_unused(peer);
         is_left
+    }
+
+    /// Whether a connected peer has lost its last protection since this was last asked.
+    pub(crate) fn take_released(&mut self) -> bool {
+        std::mem::take(&mut self.released)
     }
 
     /// Whether there is any reason to spare a peer.

@@ -70,8 +70,11 @@ fn if_all_are_spared_nothing_is_waited_for_until_something_changes() {
     assert!(pruner.is_due(LATER, 3));
     assert_eq!(pruner.prune(LATER, 3, spared), []);
     assert!(!pruner.is_due(LATER, 3) && pruner.deadline().is_none());
+    pruner.inserted(LATER);
+    assert_eq!(pruner.deadline(), Some(LATER + config(1, 2).grace), "when its grace is over");
     pruner.reconsider();
-    assert!(pruner.is_due(LATER, 3));
+    assert_eq!((pruner.is_due(LATER, 3), pruner.deadline()), (false, Some(LATER + REST)));
+    assert!(pruner.is_due(LATER + REST, 3));
 }
 
 /// Who is connected, and what a naive pruner does about it.
@@ -111,6 +114,7 @@ fn a_hundred_thousand_random_steps_prune_whom_a_naive_pruner_prunes_and_when() {
     let mut pruner = Pruner::new(config.clone());
     let mut crowd = Crowd::default();
     let (mut now, mut last, mut prunings) = (at(0), None::<Instant>, 0);
+    let mut rest = at(0);
     for step in 0..100_000 {
         now = now + Duration::from_millis(rng.below(2000));
         let n = rng.below(60) as u8;
@@ -127,7 +131,9 @@ fn a_hundred_thousand_random_steps_prune_whom_a_naive_pruner_prunes_and_when() {
                 };
                 let it = crowd.peers.entry(n).or_insert(fresh);
                 it.connections += usize::from(it.connections < 3);
-                pruner.inserted();
+                if !it.spared {
+                    pruner.inserted(now);
+                }
             }
             7 => {
                 crowd.peers.remove(&n);
@@ -135,7 +141,9 @@ fn a_hundred_thousand_random_steps_prune_whom_a_naive_pruner_prunes_and_when() {
             8 => {
                 if let Some(it) = crowd.peers.get_mut(&n) {
                     it.spared = !it.spared;
-                    pruner.reconsider();
+                    if !it.spared {
+                        pruner.reconsider();
+                    }
                 }
             }
             _ => {
@@ -147,11 +155,15 @@ fn a_hundred_thousand_random_steps_prune_whom_a_naive_pruner_prunes_and_when() {
         }
         let connections = crowd.connections();
         pruner.observe(connections);
-        let silent = last.is_some_and(|last| last + config.silence > now);
+        let silent = last.is_some_and(|last| last + config.silence > now) || rest > now;
         let expected =
             if connections > config.high_water && !silent { crowd.prune(now, &config) } else { Vec::new() };
         let pruned = if pruner.is_due(now, connections) {
-            pruner.prune(now, connections, crowd.peers.values().copied().collect())
+            let pruned = pruner.prune(now, connections, crowd.peers.values().copied().collect());
+            if pruned.is_empty() {
+                rest = now + REST;
+            }
+            pruned
         } else {
             Vec::new()
         };
