@@ -46,6 +46,21 @@ pub struct Bare<B> {
     replies: VecDeque<Input>,
 }
 
+/// What is known of a direct connection that was opened by its remote.
+pub fn inbound(id: ConnectionId, peer: PeerId, remote: Multiaddr, established: Instant) -> ConnectionInfo {
+    ConnectionInfo {
+        id,
+        peer,
+        direction: Direction::Inbound,
+        remote,
+        socket: None,
+        relayed: None,
+        established,
+        rtt: None,
+        is_superseded: false,
+    }
+}
+
 #[derive(Debug)]
 struct NoQueues;
 
@@ -81,17 +96,7 @@ impl<B: Behaviour> Bare<B> {
     /// A peer connects from an address.
     pub fn connect(&mut self, peer: PeerId, remote: Multiaddr) -> ConnectionId {
         let established = self.now;
-        let connection = self.connections.insert_with(|id| ConnectionInfo {
-            id,
-            peer,
-            direction: Direction::Inbound,
-            remote,
-            socket: None,
-            relayed: None,
-            established,
-            rtt: None,
-            is_superseded: false,
-        });
+        let connection = self.connections.insert_with(|id| inbound(id, peer, remote, established));
         self.input(Input::Peer(PeerEvent::Connected { connection, peer }));
         connection
     }

@@ -696,7 +696,7 @@ fn what_was_seen_of_a_socket_that_is_gone_is_forgotten() {
     let seen: Vec<_> = (0..4).map(|n| observer(&mut solo, "B", &format!("2{n}.7.0.1"), SEEN)).collect();
     assert_eq!(own_addresses(&solo, AddressSource::Confirmed), [SEEN]);
     for connection in &seen {
-        solo.connections.get_mut(*connection).unwrap().socket = None;
+        solo.connections.set_socket(*connection, None);
     }
     listen(&mut solo, LISTEN);
     assert_eq!(own_addresses(&solo, AddressSource::Observed), [""; 0]);

@@ -93,9 +93,7 @@ impl Node {
                 continue;
             };
             let socket = self.listening_socket(id);
-            if let Some(info) = self.connections.get_mut(connection) {
-                info.socket = socket;
-            }
+            self.connections.set_socket(connection, socket);
         }
     }
 }

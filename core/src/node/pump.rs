@@ -124,7 +124,8 @@ impl Node {
             QuicEvent::PathChanged { id, remote } => {
                 let Some(connection) = self.quic_connection(id) else { return };
                 let socket = self.listening_socket(id);
-                self.connections.set_remote(connection, address::quic_v1(remote), socket);
+                self.connections.set_remote(connection, address::quic_v1(remote));
+                self.connections.set_socket(connection, socket);
                 self.swarm.pruner.reconsider();
                 self.path_changed(connection);
                 self.work.push_back(Work::Tell(Input::Peer(PeerEvent::PathChanged { connection })));

@@ -107,16 +107,23 @@ impl Connections {
         self.all.get(id)
     }
 
-    /// The remote of a connection is somewhere else now, or its datagrams come on another socket.
-    pub fn set_remote(&mut self, id: ConnectionId, remote: Multiaddr, socket: Option<SocketAddr>) {
+    /// The remote of a connection is somewhere else now.
+    pub fn set_remote(&mut self, id: ConnectionId, remote: Multiaddr) {
         let Some(info) = self.all.get_mut(id) else { return };
-        let new = ConnectionInfo { remote: remote.clone(), socket, ..info.clone() };
+        let new = ConnectionInfo { remote: remote.clone(), ..info.clone() };
         let old = std::mem::replace(info, new);
         if let Some(family) = public_family(info) {
             self.public[family] += 1;
         }
         *self.by_remote.entry(remote).or_default() += 1;
         self.leave_remote(&old);
+    }
+
+    /// The local address of the listening socket that a connection runs over.
+    pub fn set_socket(&mut self, id: ConnectionId, socket: Option<SocketAddr>) {
+        if let Some(info) = self.all.get_mut(id) {
+            info.socket = socket;
+        }
     }
 
     /// The latest round-trip estimate of a connection.
