@@ -113,7 +113,7 @@ fn where_everybody_is_spared_newcomers_do_not_have_everybody_looked_at() {
     let mut w = World::new(1).quiet();
     let b = w.host("B").configure(watched).start();
     let looks = |w: &World| w.node(b).swarm().pruner().looks();
-    let mut join = |w: &mut World, n: usize| {
+    let join = |w: &mut World, n: usize| {
         let host = w.host(format!("{n}")).start();
         let peer = w[host].peer();
         protect(w, b, peer, tags::RESERVATION);

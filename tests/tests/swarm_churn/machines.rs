@@ -121,9 +121,7 @@ impl Machines {
             self.disconnect(0);
         }
         self.prune();
-        if self.health.is_due(self.now) {
-            self.look();
-        }
+        self.look();
     }
 
     fn accept(&mut self, peer: PeerId, ip: Ipv4Addr) -> Option<ConnectionShare> {
@@ -205,7 +203,9 @@ impl Machines {
         });
         self.shares.push_back((id, share));
         self.tags.connected(now, peer);
-        self.pruner.inserted();
+        if !self.tags.is_protected(&peer) {
+            self.pruner.inserted(now);
+        }
         self.peerstore.connected(now, peer, dialled.as_ref());
         self.backoff.succeeded(peer, dialled);
         self.auto.connected(&peer);
@@ -282,12 +282,10 @@ impl Machines {
     }
 
     fn look(&mut self) {
-        let situations: Vec<_> = self
-            .table
-            .iter()
-            .map(|info| Situation { connection: info.id, is_used: false, is_protected: false, siblings: 1 })
-            .collect();
-        self.health.look(self.now, situations.into_iter());
+        while let Some(connection) = self.health.pop_due(self.now) {
+            let situation = Situation { connection, is_used: false, is_protected: false, siblings: 1 };
+            self.health.look(self.now, &situation);
+        }
     }
 
     /// Everybody goes. What is remembered of them is bounded, and forgotten when its time has come.
