@@ -157,7 +157,7 @@ fn limits_refusals_and_handshakes_that_fail_are_told_apart() {
     );
     let failed = [("direction", "outbound"), ("via", "direct"), ("result", "failed")];
     assert_values(&w, c, &[("peerless_handshakes_total", &failed, 1)]);
-    assert_values(&w, a, &[("peerless_connections_closed_total", &[("reason", "circuit")], 1)]);
+    assert_values(&w, a, &[("peerless_connections_closed_total", &[("reason", "circuit_limit")], 1)]);
 }
 
 /// A uses one relay over a circuit; another one is not there.

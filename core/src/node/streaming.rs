@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use peerless_proto::frame::FrameDecoder;
 
 use super::{
     Node, Route,
@@ -220,7 +219,7 @@ impl Node {
             stream.remote_finished = true;
             self.transport.stop(stream.connection, stream.number);
         } else {
-            stream.mode = carry_on(stream.owner, framing, rest);
+            stream.mode = Mode::agreed(stream.owner, framing, rest);
         }
         if is_app {
             self.emit_stream(id, AppStreamEvent::Agreed);
@@ -238,7 +237,7 @@ impl Node {
         let service = self.service(route.owner);
         let Some(stream) = self.streams.get_mut(id) else { return };
         stream.owner = route.owner;
-        stream.mode = carry_on(route.owner, route.framing, rest);
+        stream.mode = Mode::agreed(route.owner, route.framing, rest);
         if !admitted {
             self.counters.add("streams.refused.per_peer", 1);
         }
@@ -521,16 +520,6 @@ impl Node {
             None => self.schedule_splice(id),
         }
     }
-}
-
-/// What an agreed stream goes on as.
-fn carry_on(owner: Owner, framing: Framing, rest: Vec<Bytes>) -> Mode {
-    if owner == Owner::App {
-        return Mode::Pulled(rest.into());
-    }
-    let mut decoder = FrameDecoder::new(framing);
-    rest.into_iter().for_each(|chunk| decoder.push(chunk));
-    Mode::Framed(Box::new(decoder))
 }
 
 /// Writes as much of the queue as the connection takes, and ends our direction behind it if that is due.

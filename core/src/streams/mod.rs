@@ -115,6 +115,18 @@ pub(crate) enum Mode {
     Draining,
 }
 
+impl Mode {
+    /// What an agreed stream goes on as.
+    pub(crate) fn agreed(owner: Owner, framing: Framing, rest: Vec<Bytes>) -> Self {
+        if owner == Owner::App {
+            return Self::Pulled(rest.into());
+        }
+        let mut decoder = FrameDecoder::new(framing);
+        rest.into_iter().for_each(|chunk| decoder.push(chunk));
+        Self::Framed(Box::new(decoder))
+    }
+}
+
 /// One stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
