@@ -12,11 +12,10 @@ use bytes::BytesMut;
 use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 use peerless_core::{
     Multiaddr,
-    behaviour::ProtocolName,
-    event::Event,
     identity::Identity,
     ids::SocketId,
-    node::{AppProtocol, Bound, Config, Datagram, Ecn, Node, Start, Transmit},
+    names::ProtocolName,
+    node::{AppProtocol, Bound, Config, Datagram, Ecn, Event, Node, Start, Transmit},
     rng::Rng,
     swarm::SwarmConfig,
     time::{Instant, UnixTime},

@@ -5,7 +5,7 @@
 //! somebody must poll: it is called with an input and pushes actions into the context, so there is one global order.
 //! The built-in protocols use nothing else, so whatever they do an embedder's behaviour can do too.
 
-use std::{any::Any, borrow::Borrow, collections::VecDeque, fmt, sync::Arc, time::Duration};
+use std::{any::Any, collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use libp2p_identity::PeerId;
@@ -13,19 +13,20 @@ use multiaddr::Multiaddr;
 pub use peerless_proto::frame::Framing;
 
 use crate::{
-    addresses::{AddressSource, Addresses},
     counters::Counters,
-    event::{
-        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceLimit, SpliceReport, StreamFault,
-        UpgradeError, UpgradeRole,
-    },
+    errors::{CloseReason, DialError, OpenError, StreamFault, UpgradeError},
     identity::Identity,
     ids::{ConnectionId, StreamId, Token},
-    peerstore::{Peerstore, Source},
-    protocols::identify,
+    info::Info,
+    names::{CircuitLimit, ProtocolName, ProtocolSpec, SpliceLimit, SpliceReport, UpgradeRole},
     rng::Rng,
     storage::{Rows, StoreError, Write},
-    swarm::table::Connections,
+    streams::Queues,
+    swarm::{
+        addresses::{AddressSource, Addresses},
+        peerstore::{Peerstore, Source},
+        table::Connections,
+    },
     time::{Deadline, Instant, UnixTime},
 };
 
@@ -52,97 +53,10 @@ pub trait Behaviour: Any + Send {
     }
 }
 
-/// A stream protocol's id, such as `/ipfs/ping/1.0.0`. Cheap to clone.
-#[derive(Clone)]
-pub struct ProtocolName(Name);
+/// What a behaviour tells the embedder: any value that prints as one line.
+pub trait Notice: Any + fmt::Debug + fmt::Display + Send {}
 
-#[derive(Clone)]
-enum Name {
-    Static(&'static str),
-    Shared(Arc<str>),
-}
-
-impl ProtocolName {
-    /// A name known at compile time.
-    pub const fn from_static(name: &'static str) -> Self {
-        Self(Name::Static(name))
-    }
-
-    /// The name as it stands on the wire.
-    pub fn as_str(&self) -> &str {
-        match &self.0 {
-            Name::Static(name) => name,
-            Name::Shared(name) => name,
-        }
-    }
-}
-
-impl From<&str> for ProtocolName {
-    fn from(name: &str) -> Self {
-        Self(Name::Shared(name.into()))
-    }
-}
-
-impl PartialEq for ProtocolName {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for ProtocolName {}
-
-impl PartialEq<str> for ProtocolName {
-    fn eq(&self, other: &str) -> bool {
-        self.as_str() == other
-    }
-}
-
-impl Borrow<str> for ProtocolName {
-    fn borrow(&self) -> &str {
-        self.as_str()
-    }
-}
-
-impl PartialOrd for ProtocolName {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ProtocolName {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_str().cmp(other.as_str())
-    }
-}
-
-impl std::hash::Hash for ProtocolName {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-
-impl fmt::Display for ProtocolName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for ProtocolName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// How the stream layer treats the streams of one protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProtocolSpec {
-    /// The protocol's id.
-    pub name: ProtocolName,
-    /// How bytes become frames, with the cap that is checked before anything is allocated.
-    pub framing: Framing,
-    /// Most inbound streams that one peer may have open with this protocol; one more is reset.
-    pub inbound_per_peer: usize,
-}
+impl<T: Any + fmt::Debug + fmt::Display + Send> Notice for T {}
 
 /// What a behaviour is told.
 #[derive(Debug, Clone)]
@@ -194,7 +108,7 @@ pub enum PeerEvent {
         /// The authenticated peer.
         peer: PeerId,
         /// What it says of itself.
-        info: Arc<identify::Info>,
+        info: Arc<Info>,
     },
     /// The peer's address changed; the new one is in the view.
     PathChanged {
@@ -399,8 +313,9 @@ pub enum Action {
         /// For how long.
         ttl: Duration,
     },
-    /// Tell the embedder. [`Event::Identify`] is also told to all behaviours.
-    Emit(Event),
+    /// Tell the embedder. What a built-in behaviour says has an event of its own in [`node::Event`](crate::node::Event); what
+    /// identify says is also told to all behaviours, as [`PeerEvent::Identified`].
+    Emit(Box<dyn Notice>),
 }
 
 /// What a behaviour may look at, and where its actions go.
@@ -550,8 +465,8 @@ impl<'a> Context<'a> {
     }
 
     /// Tells the embedder; see [`Action::Emit`].
-    pub fn emit(&mut self, event: impl Into<Event>) {
-        self.push(Action::Emit(event.into()));
+    pub fn emit(&mut self, notice: impl Notice) {
+        self.push(Action::Emit(Box::new(notice)));
     }
 }
 
@@ -577,10 +492,4 @@ impl View<'_> {
     pub fn local_peer(&self) -> PeerId {
         self.identity.peer()
     }
-}
-
-/// How full the write queues are.
-pub trait Queues: fmt::Debug {
-    /// Bytes sent on `stream` that have not been taken by its connection; 0 if the id is stale.
-    fn queued(&self, stream: StreamId) -> usize;
 }

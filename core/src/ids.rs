@@ -86,6 +86,17 @@ id!(
     'j'
 );
 
+id!(
+    /// Two streams joined.
+    SpliceId,
+    'p'
+);
+id!(
+    /// A circuit that ends here, before and after it is a connection.
+    CircuitId,
+    'r'
+);
+
 /// A UDP socket of the embedder, by a number of the embedder's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub u32);

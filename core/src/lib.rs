@@ -63,17 +63,19 @@
 //! ([`AppProtocol`](node::AppProtocol), [`Node::open`](node::Node::open), [`Node::read`](node::Node::read),
 //! [`Node::write`](node::Node::write)).
 
-pub mod addresses;
 pub mod behaviour;
 mod codes;
 pub mod counters;
-pub mod event;
+pub mod errors;
 pub mod identity;
 pub mod ids;
+pub mod info;
+pub mod names;
+pub mod network;
 pub mod node;
-pub mod peerstore;
 pub mod protocols;
 pub mod quic;
+pub mod rate;
 pub mod rng;
 pub mod storage;
 pub mod streams;

@@ -3,7 +3,7 @@
 //!
 //! A behaviour asks with [`Action::Load`](crate::behaviour::Action::Load) and
 //! [`Action::Store`](crate::behaviour::Action::Store). If [`Config::storage`](crate::node::Config::storage) is set, the
-//! embedder gets [`Event::Storage`](crate::event::Event::Storage) and answers with
+//! embedder gets [`Event::Storage`](crate::node::Event::Storage) and answers with
 //! [`Node::handle_storage`](crate::node::Node::handle_storage), whenever it likes: nothing waits but what needs the
 //! answer. If it is not set, nobody is asked: every table is empty and every write succeeds, into nothing.
 //!

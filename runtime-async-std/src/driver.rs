@@ -13,9 +13,9 @@ use std::{
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use peerless_core::{
-    event::{AppStreamEvent, Event, StreamFault},
+    errors::StreamFault,
     ids::{QueryId, SocketId, StreamId},
-    node::{Datagram, Node},
+    node::{AppStreamEvent, Datagram, Event, Node},
     time::Instant,
 };
 use peerless_udp::{Answer, Interfaces, Pending, Question, ReceiveBuffers, Resolver, Sent, source_for};

@@ -5,10 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_channel::{Receiver, bounded};
 use peerless_core::{
     Multiaddr, PeerId,
-    behaviour::ProtocolName,
-    event::{DialError, Event, OpenError},
+    errors::{DialError, OpenError},
     ids::ConnectionId,
-    node::Node,
+    names::ProtocolName,
+    node::{Event, Node},
     protocols::{ping, relay::client::ReserveError, rendezvous::client as rendezvous},
     time::Instant,
 };

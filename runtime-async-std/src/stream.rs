@@ -10,10 +10,10 @@ use bytes::Bytes;
 use futures_io::{AsyncRead, AsyncWrite};
 use peerless_core::{
     PeerId,
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, StreamFault},
+    errors::StreamFault,
     ids::{ConnectionId, StreamId},
-    node::{Node, Read, StreamError},
+    names::ProtocolName,
+    node::{AppStreamEvent, Node, Read, StreamError},
     time::Instant,
 };
 

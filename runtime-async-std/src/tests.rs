@@ -3,7 +3,7 @@
 use std::io;
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
-use peerless_core::{behaviour::ProtocolName, identity::Identity, node::AppProtocol, rng::Rng};
+use peerless_core::{identity::Identity, names::ProtocolName, node::AppProtocol, rng::Rng};
 
 use super::*;
 

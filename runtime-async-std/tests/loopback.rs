@@ -9,11 +9,11 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use peerless_async_std::{Config, Failed, Handle, Stream, spawn};
 use peerless_core::{
     Multiaddr,
-    behaviour::ProtocolName,
-    event::{Event, OpenError},
+    errors::OpenError,
     identity::Identity,
     ids::ConnectionId,
-    node::{self, AppProtocol},
+    names::ProtocolName,
+    node::{self, AppProtocol, Event},
     protocols::rendezvous::{
         Status,
         client::{Client, Error, Query, Registration},

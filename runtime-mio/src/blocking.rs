@@ -61,12 +61,15 @@ use std::{
 
 use peerless_core::{
     Multiaddr, PeerId,
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, Event, OpenError, StreamFault},
+    errors::{OpenError, StreamFault},
     ids::{ConnectionId, StreamId},
-    node::{self, Node},
-    protocols::rendezvous::client::{Discovery, Query, Registration},
-    protocols::{ping, relay::client::ReserveError, rendezvous::client as rendezvous},
+    names::ProtocolName,
+    node::{self, AppStreamEvent, Event, Node},
+    protocols::{
+        ping,
+        relay::client::ReserveError,
+        rendezvous::client::{self as rendezvous, Discovery, Query, Registration},
+    },
     time::Instant,
 };
 use peerless_proto::address::split_peer;
@@ -164,7 +167,7 @@ impl Handle {
     /// Without a timeout it ends when the handshakes have had their time.
     ///
     /// # Errors
-    /// No address led there: a [`DialError`](peerless_core::event::DialError) that says what happened at each.
+    /// No address led there: a [`DialError`](peerless_core::errors::DialError) that says what happened at each.
     pub fn dial(
         &self,
         peer: Option<PeerId>,

@@ -68,9 +68,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use mio::{Events, Poll, Token, Waker};
 use peerless_core::{
-    event::Event,
     ids::{QueryId, SocketId},
-    node::{self, Datagram, Node, Start},
+    node::{self, Datagram, Event, Node, Start},
     time::Instant,
 };
 use peerless_udp::{Answer, Pending, ReceiveBuffers, Resolver};

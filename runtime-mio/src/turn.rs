@@ -4,8 +4,8 @@ use std::{io, sync::atomic::Ordering, time::Duration};
 
 use mio::Token;
 use peerless_core::{
-    event::Event,
     ids::{QueryId, SocketId},
+    node::Event,
 };
 use peerless_udp::{Answer, Pending, Question, Sent, source_for};
 

@@ -16,11 +16,11 @@ use std::{
 
 use peerless_core::{
     Multiaddr,
-    behaviour::ProtocolName,
-    event::{DialError, Event, OpenError},
+    errors::{DialError, OpenError},
     identity::Identity,
     ids::ConnectionId,
-    node::{self, AppProtocol},
+    names::ProtocolName,
+    node::{self, AppProtocol, Event},
     protocols::{
         relay::{client::ReserveError, hop},
         rendezvous::client::{Query, Registration},

@@ -17,9 +17,8 @@ use std::{
 
 use peerless_core::{
     Multiaddr,
-    event::Event,
     identity::Identity,
-    node,
+    node::{self, Event},
     protocols::rendezvous::{self, client},
     rng::Rng,
 };

@@ -22,11 +22,10 @@ use std::{
 use bytes::Bytes;
 use peerless_core::{
     Multiaddr,
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, Event},
     identity::Identity,
     ids::{ConnectionId, StreamId},
-    node::{AppProtocol, Config, Read},
+    names::ProtocolName,
+    node::{AppProtocol, AppStreamEvent, Config, Event, Read},
     rng::Rng,
 };
 use peerless_mio::{Runtime, RuntimeConfig};

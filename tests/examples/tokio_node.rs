@@ -9,9 +9,8 @@ mod shared;
 use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
 
 use peerless_core::{
-    event::Event,
     ids::{QueryId, SocketId},
-    node::{self, Node, Start},
+    node::{self, Event, Node, Start},
     time::Instant,
 };
 use peerless_udp::{

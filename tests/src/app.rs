@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, ops::ControlFlow};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use peerless_core::{
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, Event, OpenError, StreamFault},
+    errors::{OpenError, StreamFault},
     ids::{ConnectionId, StreamId},
-    node::{Node, Read, StreamError},
+    names::ProtocolName,
+    node::{AppStreamEvent, Event, Node, Read, StreamError},
     time::Instant,
 };
 

@@ -7,19 +7,20 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use peerless_core::{
-    addresses::Addresses,
-    behaviour::{
-        Action, Behaviour, Context, ContextParts, Input, PeerEvent, ProtocolName, Queues, Reply, StreamEvent,
-        View,
-    },
+    behaviour::{Action, Behaviour, Context, ContextParts, Input, PeerEvent, Reply, StreamEvent, View},
     counters::Counters,
-    event::CloseReason,
+    errors::CloseReason,
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId},
-    peerstore::{Peerstore, PeerstoreConfig},
+    names::{Direction, ProtocolName},
     rng::{HashKeys, Rng},
     storage::Rows,
-    swarm::table::{ConnectionInfo, Connections, Direction},
+    streams::Queues,
+    swarm::{
+        addresses::Addresses,
+        peerstore::{Peerstore, PeerstoreConfig},
+        table::{ConnectionInfo, Connections},
+    },
     time::{Instant, WallClock},
 };
 

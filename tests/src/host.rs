@@ -8,10 +8,9 @@ use std::{
 
 use peerless_core::{
     Multiaddr, PeerId,
-    event::{AppStreamEvent, Event},
     identity::Identity,
     ids::SocketId,
-    node::{Config, Node},
+    node::{AppStreamEvent, Config, Event, Node},
     protocols::relay::hop,
     swarm::SwarmConfig,
     time::{Deadline, Instant},

@@ -12,14 +12,13 @@ use std::{fmt::Debug, time::Duration};
 
 use bytes::Bytes;
 use peerless_core::{
-    addresses::AddressSource,
-    behaviour::{Action, Behaviour, Input, PeerEvent, ProtocolName, Reply, StreamEvent},
+    behaviour::{Action, Behaviour, Input, PeerEvent, Reply, StreamEvent},
     counters::Counters,
-    event::{
-        AttemptError, CloseReason, DialError, OpenError, SpliceEnd, SpliceReport, StreamFault, UpgradeError,
-    },
+    errors::{AttemptError, CloseReason, DialError, OpenError, SpliceEnd, StreamFault, UpgradeError},
     ids::{ConnectionId, Id, StreamId, Token},
+    names::{ProtocolName, SpliceReport},
     rng::Rng,
+    swarm::addresses::AddressSource,
 };
 
 use crate::solo::{Solo, address, circuit, peer};

@@ -20,7 +20,7 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use peerless_core::{
     PeerId,
-    event::CloseReason,
+    errors::CloseReason,
     quic::{ClientHandshake, QuicCrypto},
 };
 use quinn_proto::{

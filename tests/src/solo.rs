@@ -16,23 +16,22 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
-    addresses::{AddressSource, Addresses},
-    behaviour::{
-        Action, Behaviour, Context, ContextParts, Input, PeerEvent, ProtocolName, Queues, Reply, StreamEvent,
-        View,
-    },
+    behaviour::{Action, Behaviour, Context, ContextParts, Input, PeerEvent, Reply, StreamEvent, View},
     counters::Counters,
-    event::{
-        CircuitLimit, CloseReason, DialError, Event, OpenError, SpliceEnd, SpliceLimit, SpliceReport,
-        StreamFault, UpgradeError, UpgradeRole,
-    },
+    errors::{CloseReason, DialError, OpenError, SpliceEnd, StreamFault, UpgradeError},
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
-    peerstore::{Peerstore, PeerstoreConfig},
+    names::{CircuitLimit, Direction, ProtocolName, SpliceLimit, SpliceReport, UpgradeRole},
+    node::Event,
     protocols::rendezvous,
     rng::{HashKeys, Rng},
     storage::{Rows, StoreError, Write},
-    swarm::table::{ConnectionInfo, Connections, Direction, Relayed},
+    streams::Queues,
+    swarm::{
+        addresses::{AddressSource, Addresses},
+        peerstore::{Peerstore, PeerstoreConfig},
+        table::{ConnectionInfo, Connections, Relayed},
+    },
     time::{Instant, UnixTime, WallClock},
 };
 
@@ -394,12 +393,14 @@ impl<B: Behaviour> Solo<B> {
         self.pending.iter().filter_map(opening).collect()
     }
 
-    /// The oldest dial leads to `name`, at the first of its addresses.
+    /// The oldest dial leads to `name`, at the first of its addresses if it has any.
     pub fn dialled(&mut self, name: &str) -> ConnectionId {
         let (token, addresses) = self.take_dial().expect("a dial");
         let connection = self.connect_with(name, |info| {
             info.direction = Direction::Outbound;
-            info.remote = addresses[0].iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
+            if let Some(first) = addresses.first() {
+                info.remote = first.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
+            }
         });
         self.input(Input::Reply(token, Reply::Dial(Ok(connection))));
         connection
@@ -600,7 +601,12 @@ impl<B: Behaviour> Solo<B> {
                 Action::Learn { peer, addresses, source, record: None, ttl } => {
                     self.peerstore.add(self.now, peer, &addresses, source, Some(ttl));
                 }
-                Action::Emit(event) => self.events.push(event),
+                Action::Emit(notice) => {
+                    let event = Event::from_notice(self.behaviour.name(), notice);
+                    let me = self.identity.peer().to_base58();
+                    self.line(&me, '*', &brief(&event));
+                    self.events.push(event);
+                }
                 other => self.pending.push_back(other),
             }
         }
@@ -721,7 +727,6 @@ impl<B: Behaviour> Solo<B> {
             Action::RemoveAddress { address, source } => {
                 self.line(&me, '-', &format!("{source:?} {address}"))
             }
-            Action::Emit(event) => self.line(&me, '*', &brief(event)),
             _ => {}
         }
     }
@@ -785,6 +790,7 @@ fn brief(event: &Event) -> String {
         Event::Hop(event) => event.to_string(),
         Event::Reservation(event) => format!("reservation {event}"),
         Event::Rendezvous(rendezvous::Event::Client(event)) => format!("rendezvous {event}"),
+        Event::Notice { .. } => event.to_string(),
         other => format!("{other:?}"),
     };
     text.replace("PeerId(\"", "").replace("\")", "")

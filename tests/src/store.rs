@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Bound};
 
 use bytes::Bytes;
 use peerless_core::{
-    event::Event,
+    node::Event,
     storage::{Rows, StorageAnswer, StorageAsk, StorageId, StorageRequest, StoreError, Write},
 };
 

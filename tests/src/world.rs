@@ -16,8 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use peerless_core::{
-    event::Event,
-    node::{AppProtocol, Bound, Config, Node, Start, Transmit},
+    node::{AppProtocol, Bound, Config, Event, Node, Start, Transmit},
     rng::Rng,
     time::{Instant, UnixTime},
     upgrade::Security,

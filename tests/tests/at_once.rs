@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use peerless_core::{
     Multiaddr,
-    event::Event,
     identity::Identity,
     ids::{ConnectionId, DialId},
-    node::{Config, Node},
+    node::{Config, Event, Node},
     protocols::relay::{hop::Hop, limits::RelayLimits},
     rng::Rng,
 };

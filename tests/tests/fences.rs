@@ -3,6 +3,8 @@
 //! Comments, string literals and test code are not looked at. Grouped imports are: `use std::{thread, time::Instant}`
 //! counts as `std::thread` and `std::time::Instant`.
 
+#[path = "fences/rooms.rs"]
+mod rooms;
 #[path = "fences/source.rs"]
 mod source;
 
@@ -11,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rooms::{GROUND, Rooms};
 use source::Source;
 
 /// Words that must not stand in some folders.
@@ -302,6 +305,25 @@ fn text_of_peer_ids_and_addresses_is_read_in_one_place() {
         assert_eq!(sample(bad), 1, "{bad}");
     }
     assert_eq!(sample("let address: SocketAddr = text.parse()?;"), 0);
+}
+
+#[test]
+fn no_rooms_of_the_core_import_each_other_in_a_circle() {
+    let sources = sources(&["core/src/"]);
+    for name in GROUND {
+        assert!(sources.iter().any(|(path, _)| *path == format!("core/src/{name}.rs")), "no {name}.rs");
+    }
+    let mut rooms = Rooms::default();
+    sources.iter().for_each(|(path, source)| rooms.add(path, source));
+    assert_eq!(rooms.circle(), None);
+    // One import in the wrong direction, written either way, closes a circle.
+    for wrong in ["use crate::node::Node;", "use super::node::Node;", "fn f() { crate::node::f() }"] {
+        let mut rooms = Rooms::default();
+        sources.iter().for_each(|(path, source)| rooms.add(path, source));
+        rooms.add("core/src/time.rs", &Source::new(wrong));
+        let circle = rooms.circle().expect("a circle");
+        assert!(circle.contains(&"the ground -> node at core/src/time.rs:1".to_owned()), "{circle:?}");
+    }
 }
 
 #[test]

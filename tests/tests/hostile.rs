@@ -7,8 +7,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use peerless_core::{
-    event::{AttemptError, CloseReason, DialError, Event},
-    node::Stats,
+    errors::{AttemptError, CloseReason, DialError},
+    node::{Event, Stats},
     protocols::relay::{HOP, hop, limits::RelayLimits},
     rng::{Rng, RngCore as _},
 };

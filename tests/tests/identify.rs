@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
-    addresses::AddressSource,
-    behaviour::{Input, ProtocolName},
-    event::{Event, OpenError, StreamFault},
+    behaviour::Input,
+    errors::{OpenError, StreamFault},
     ids::{ConnectionId, StreamId},
-    protocols::identify::{Config, Identify, Info, PROTOCOL, PUSH_PROTOCOL},
-    swarm::table::Direction,
+    info::Info,
+    names::{Direction, ProtocolName},
+    node::Event,
+    protocols::identify::{Config, Identify, PROTOCOL, PUSH_PROTOCOL},
+    swarm::addresses::AddressSource,
 };
 use peerless_proto::{
     Envelope, PeerRecord,

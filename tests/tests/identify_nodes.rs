@@ -2,10 +2,11 @@
 
 use peerless_core::{
     Multiaddr,
-    addresses::AddressSource,
-    behaviour::{Action, Behaviour, Context, Framing, Input, PeerEvent, ProtocolSpec, Reply},
-    event::Event,
+    behaviour::{Action, Behaviour, Context, Input, PeerEvent, Reply},
+    names::{Framing, ProtocolSpec},
+    node::Event,
     protocols::identify::PUSH_PROTOCOL,
+    swarm::addresses::AddressSource,
 };
 use peerless_proto::{
     address::{is_circuit, split_peer},

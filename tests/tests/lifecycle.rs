@@ -1,10 +1,6 @@
 //! Every beginning has an end: after everything is closed nothing is left anywhere.
 
-use peerless_core::{
-    event::{CloseReason, Event},
-    protocols::relay::hop,
-    swarm::table::Direction,
-};
+use peerless_core::{errors::CloseReason, names::Direction, node::Event, protocols::relay::hop};
 use peerless_tests::{
     fault::Fault,
     link::Link,

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use peerless_core::{
-    event::{CircuitLimit, Event, StreamFault},
+    errors::StreamFault,
+    names::CircuitLimit,
+    node::Event,
     protocols::relay::{
         hop::{self, CircuitEnd},
         limits::RelayLimits,

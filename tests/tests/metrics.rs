@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use peerless_core::{
-    event::Event,
-    node::{Label, MetricKind, Metrics, Value},
+    node::{Event, Label, MetricKind, Metrics, Value},
     protocols::relay::{hop, limits::RelayLimits},
 };
 use peerless_tests::{

@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, net::Ipv4Addr};
 
 use peerless_core::{
-    event::Event,
     ids::QueryId,
+    node::Event,
     protocols::relay::client::{self, AutoRelay, When},
 };
 use peerless_tests::{

@@ -2,11 +2,12 @@
 
 use peerless_core::{
     Multiaddr,
-    behaviour::{Action, Behaviour, Context, Framing, Input, ProtocolSpec, Reply},
-    event::AttemptError,
+    behaviour::{Action, Behaviour, Context, Input, Reply},
+    errors::AttemptError,
     ids::ConnectionId,
-    peerstore::Source,
+    names::{Framing, ProtocolSpec},
     protocols::identify::PUSH_PROTOCOL,
+    swarm::peerstore::Source,
 };
 use peerless_proto::pb::{Message as _, identify::Identify as Message};
 use peerless_tests::{
@@ -114,7 +115,7 @@ fn a_push_that_says_nothing_of_addresses_does_not_bring_old_ones_back() {
     });
     let second = w.run_until(secs(5), |w| {
         w[m].log().iter().find_map(|(_, event)| match event {
-            peerless_core::event::Event::Dialed { dial: of, connection, .. } if *of == dial => {
+            peerless_core::node::Event::Dialed { dial: of, connection, .. } if *of == dial => {
                 Some(*connection)
             }
             _ => None,

@@ -2,13 +2,14 @@
 
 use peerless_core::{
     Multiaddr, PeerId,
-    behaviour::{Action, Behaviour, Context, Input, ProtocolSpec},
-    event::{DialError, Event},
+    behaviour::{Action, Behaviour, Context, Input},
+    errors::DialError,
     identity::Identity,
     ids::DialId,
-    node::{Config, ConfigError, Node, Start},
-    peerstore::Source,
+    names::ProtocolSpec,
+    node::{Config, ConfigError, Event, Node, Start},
     rng::Rng,
+    swarm::peerstore::Source,
     time::{Instant, UnixTime},
 };
 use peerless_tests::{

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use peerless_core::{
-    event::{Event, OpenError, StreamFault},
+    errors::{OpenError, StreamFault},
+    node::Event,
     protocols::ping::{self, Config, Failure, Ping},
 };
 use peerless_tests::{laws::Laws, solo::Solo};

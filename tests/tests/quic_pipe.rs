@@ -9,7 +9,7 @@ use bytes::Bytes;
 use net::{Crypto, Net, SOCKET};
 use peerless_core::{
     PeerId,
-    event::CloseReason,
+    errors::CloseReason,
     identity::Identity,
     ids::SocketId,
     quic::{

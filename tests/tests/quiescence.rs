@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use peerless_core::{
-    behaviour::{Behaviour, Context, Input, ProtocolName, ProtocolSpec, Reply},
-    event::{DialError, Event},
+    behaviour::{Behaviour, Context, Input, Reply},
+    errors::DialError,
     identity::Identity,
     ids::{ConnectionId, Id as _},
-    node::{Config, Node, Start},
+    names::{ProtocolName, ProtocolSpec},
+    node::{Config, Event, Node, Start},
     rng::Rng,
     time::{Deadline, Instant, UnixTime},
 };

@@ -1,6 +1,6 @@
 //! Random hosts, links and faults: whatever happens, the invariants hold, and in the end nothing is left.
 
-use peerless_core::{event::Event, protocols::relay::hop, rng::Rng};
+use peerless_core::{node::Event, protocols::relay::hop, rng::Rng};
 use peerless_tests::{
     app::Transfer,
     fault::Fault,

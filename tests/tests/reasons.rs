@@ -1,7 +1,8 @@
 //! What the two ends are told when a connection or a stream ends: the codes of the libp2p specs, and limits by their names.
 
 use peerless_core::{
-    event::{CloseReason, Event, ReachedLimit, StreamFault},
+    errors::{CloseReason, ReachedLimit, StreamFault},
+    node::Event,
     protocols::relay::{hop, limits::RelayLimits},
 };
 use peerless_tests::{

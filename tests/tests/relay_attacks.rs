@@ -9,15 +9,17 @@ use std::{
 
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
-    addresses::AddressSource,
-    event::{CircuitLimit, Event},
+    errors::RelayStatus,
     ids::{ConnectionId, StreamId},
+    names::CircuitLimit,
+    node::Event,
     protocols::relay::{
-        HOP, STOP, Status,
+        HOP, STOP,
         client::{self, Client, ReservationState, ReserveError},
         hop::{CircuitEnd, Config, Event as HopEvent, Hop},
         limits::RelayLimits,
     },
+    swarm::addresses::AddressSource,
     time::Instant,
 };
 use peerless_proto::{
@@ -50,25 +52,29 @@ fn join(solo: &mut Solo<Hop>, name: &str, ip: impl Into<IpAddr>) -> ConnectionId
 }
 
 /// Sends a request; the answer, if there is one already.
-fn ask(solo: &mut Solo<Hop>, connection: ConnectionId, request: &HopMessage) -> (StreamId, Option<Status>) {
+fn ask(
+    solo: &mut Solo<Hop>,
+    connection: ConnectionId,
+    request: &HopMessage,
+) -> (StreamId, Option<RelayStatus>) {
     let stream = solo.accept(connection, &HOP);
     solo.receive(stream, request.encode_to_vec());
     (stream, answer(solo, stream))
 }
 
-fn answer(solo: &mut Solo<Hop>, stream: StreamId) -> Option<Status> {
+fn answer(solo: &mut Solo<Hop>, stream: StreamId) -> Option<RelayStatus> {
     let sent = solo.sent(stream).pop()?;
     Some(HopMessage::decode(sent).expect("a hop message").status.into())
 }
 
 /// Sends a request, takes the answer, and ends the stream as one should.
-fn ask_nicely(solo: &mut Solo<Hop>, connection: ConnectionId, request: &HopMessage) -> Status {
+fn ask_nicely(solo: &mut Solo<Hop>, connection: ConnectionId, request: &HopMessage) -> RelayStatus {
     let (stream, status) = ask(solo, connection, request);
     solo.finish(stream);
     status.expect("an answer at once")
 }
 
-fn reserve(solo: &mut Solo<Hop>, connection: ConnectionId) -> Status {
+fn reserve(solo: &mut Solo<Hop>, connection: ConnectionId) -> RelayStatus {
     ask_nicely(solo, connection, &HopMessage::reserve())
 }
 
@@ -94,7 +100,7 @@ fn a_peer_that_reserves_in_a_loop_holds_one_slot_and_is_soon_refused() {
     for round in 0..1_000 {
         let connection = join(&mut solo, "A", Ipv4Addr::new(198, 51, 100, (round % 250) as u8));
         for _ in 0..10 {
-            granted += u32::from(reserve(&mut solo, connection) == Status::Ok);
+            granted += u32::from(reserve(&mut solo, connection) == RelayStatus::Ok);
             assert_eq!(
                 solo.behaviour.reservations(),
                 usize::from(granted > 0 && granted <= 30 && holds(&solo))
@@ -142,7 +148,7 @@ fn crowds_from_one_place_get_the_share_of_that_place() {
     }
     for n in 0..88 {
         let honest = join(&mut solo, &format!("honest {n}"), Ipv4Addr::new(203, 0, 113, n));
-        assert_eq!(reserve(&mut solo, honest), Status::Ok, "there is room for {n} elsewhere");
+        assert_eq!(reserve(&mut solo, honest), RelayStatus::Ok, "there is room for {n} elsewhere");
     }
     assert_eq!(solo.behaviour.reservations(), 128);
     assert!(solo.behaviour.len() <= MOST_ENTRIES, "{} entries", solo.behaviour.len());
@@ -158,7 +164,7 @@ fn peers_that_come_once_and_leave_are_forgotten() {
     for n in 1..=PEERS {
         let ip = Ipv6Addr::from_bits(0x2001_0db8 << 96 | (n as u128) << 80 | 1);
         let connection = join(&mut solo, &format!("P{n}"), ip);
-        assert_eq!(reserve(&mut solo, connection), Status::Ok);
+        assert_eq!(reserve(&mut solo, connection), RelayStatus::Ok);
         solo.disconnect(connection);
         assert!(solo.behaviour.is_empty());
         assert_eq!(solo.behaviour.buckets(), 2 * n);
@@ -179,19 +185,19 @@ fn circuits_to_where_none_may_go_are_refused_and_begin_nothing() {
         join(&mut solo, "A", Ipv4Addr::new(198, 51, 100, 1)),
         join(&mut solo, "B", Ipv4Addr::new(198, 51, 100, 2)),
     );
-    assert_eq!(reserve(&mut solo, b), Status::Ok);
+    assert_eq!(reserve(&mut solo, b), RelayStatus::Ok);
     let relayed = solo.connect_via("C", a);
     let idle = solo.behaviour.len();
     let nonsense = HopMessage { r#type: Some(HopType::Connect as i32), ..Default::default() };
     for _ in 0..1_000 {
         for (from, request, status) in [
-            (a, connect_to("Nobody"), Status::NoReservation),
-            (a, connect_to("A"), Status::NoReservation),
-            (b, connect_to("B"), Status::PermissionDenied),
-            (a, connect_to("R"), Status::PermissionDenied),
-            (relayed, connect_to("B"), Status::PermissionDenied),
-            (relayed, HopMessage::reserve(), Status::PermissionDenied),
-            (a, nonsense.clone(), Status::MalformedMessage),
+            (a, connect_to("Nobody"), RelayStatus::NoReservation),
+            (a, connect_to("A"), RelayStatus::NoReservation),
+            (b, connect_to("B"), RelayStatus::PermissionDenied),
+            (a, connect_to("R"), RelayStatus::PermissionDenied),
+            (relayed, connect_to("B"), RelayStatus::PermissionDenied),
+            (relayed, HopMessage::reserve(), RelayStatus::PermissionDenied),
+            (a, nonsense.clone(), RelayStatus::MalformedMessage),
         ] {
             assert_eq!(ask_nicely(&mut solo, from, &request), status);
         }
@@ -210,7 +216,7 @@ fn a_target_that_never_answers_holds_its_share_for_half_a_minute() {
     let source = |solo: &mut Solo<Hop>, n: u8| join(solo, &format!("A{n}"), Ipv4Addr::new(198, 51, n, 1));
     let sources: Vec<_> = (0..40).map(|n| source(&mut solo, n)).collect();
     let target = join(&mut solo, "B", Ipv4Addr::new(203, 0, 113, 1));
-    assert_eq!(reserve(&mut solo, target), Status::Ok);
+    assert_eq!(reserve(&mut solo, target), RelayStatus::Ok);
     // Its reservation ends while the last circuits wait.
     solo.advance(HOUR - Duration::from_secs(10));
     let mut waiting = Vec::new();
@@ -218,7 +224,7 @@ fn a_target_that_never_answers_holds_its_share_for_half_a_minute() {
         let (stream, status) = ask(&mut solo, *source, &connect_to("B"));
         match status {
             None => waiting.push((solo.open(), stream)),
-            Some(status) => assert_eq!(status, Status::ResourceLimitExceeded),
+            Some(status) => assert_eq!(status, RelayStatus::ResourceLimitExceeded),
         }
         assert!(solo.behaviour.circuits() <= 16);
     }
@@ -230,7 +236,7 @@ fn a_target_that_never_answers_holds_its_share_for_half_a_minute() {
     solo.advance(Duration::from_nanos(1));
     assert_eq!(solo.behaviour.circuits(), 0);
     for (stop, hop) in waiting {
-        assert_eq!(answer(&mut solo, hop), Some(Status::ConnectionFailed));
+        assert_eq!(answer(&mut solo, hop), Some(RelayStatus::ConnectionFailed));
         assert!(!solo.is_open(stop), "the target's stream is reset");
     }
     all_leave(&mut solo);
@@ -243,14 +249,14 @@ fn a_target_with_many_connections_is_asked_once() {
     let a = join(&mut solo, "A", Ipv4Addr::new(198, 51, 100, 1));
     let connections: Vec<_> = (1..=8).map(|n| join(&mut solo, "B", Ipv4Addr::new(203, 0, 113, n))).collect();
     for last in &connections {
-        assert_eq!(reserve(&mut solo, *last), Status::Ok);
+        assert_eq!(reserve(&mut solo, *last), RelayStatus::Ok);
         let (stream, status) = ask(&mut solo, a, &connect_to("B"));
         assert_eq!((status, solo.opening()), (None, vec![*last]));
         let stop = solo.open();
         let no =
             StopMessage { r#type: Some(StopType::Status as i32), status: Some(202), ..Default::default() };
         solo.receive(stop, no.encode_to_vec());
-        assert_eq!(answer(&mut solo, stream), Some(Status::ConnectionFailed));
+        assert_eq!(answer(&mut solo, stream), Some(RelayStatus::ConnectionFailed));
         solo.finish(stop);
         solo.finish(stream);
     }

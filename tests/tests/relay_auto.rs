@@ -4,20 +4,18 @@ use std::sync::Arc;
 
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
-    addresses::AddressSource,
-    behaviour::{Input, PeerEvent, ProtocolName},
-    event::{AttemptError, CloseReason, DialError, Event, OpenError},
+    behaviour::{Input, PeerEvent},
+    errors::{AttemptError, CloseReason, DialError, OpenError, RelayStatus},
     ids::ConnectionId,
-    node::{Config as NodeConfig, Node, Start},
-    protocols::{
-        identify,
-        relay::{
-            HOP, STOP, Status,
-            client::{self, AutoRelay, Client, Config, Reachability, ReservationState, ReserveError, When},
-            score::{ScorePolicy, Scores},
-        },
+    info::Info,
+    names::{Direction, ProtocolName},
+    node::{Config as NodeConfig, Event, Node, Start},
+    protocols::relay::{
+        HOP, STOP,
+        client::{self, AutoRelay, Client, Config, Reachability, ReservationState, ReserveError, When},
+        score::{ScorePolicy, Scores},
     },
-    swarm::table::Direction,
+    swarm::addresses::AddressSource,
     time::Instant,
 };
 use peerless_proto::{
@@ -74,7 +72,7 @@ fn identified(
     at: &[Multiaddr],
 ) {
     let peer = solo.connections.get(connection).expect("a connection").peer;
-    let info = identify::Info {
+    let info = Info {
         public_key: identity("anybody").keypair().public(),
         protocols: protocols.to_vec(),
         listen_addresses: at.to_vec(),
@@ -150,7 +148,7 @@ fn refused_here_is_retried_elsewhere() {
     // Both are unknown; which one is first does not matter here.
     answer(&mut solo, &status(200));
     answer(&mut solo, &granted(HOUR));
-    assert_eq!(failures(&mut solo), [ReserveError::Refused(Status::ReservationRefused)]);
+    assert_eq!(failures(&mut solo), [ReserveError::Refused(RelayStatus::ReservationRefused)]);
     insta::assert_snapshot!(solo.story(), @r"
     0.000  B  !  dial /ip4/203.49.113.1/udp/4001/quic-v1/p2p/R1
     1.000  B  *  reservation requesting from R1

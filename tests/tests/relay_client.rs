@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
-    addresses::AddressSource,
-    event::{
-        AttemptError, CircuitLimit, CloseReason, DialError, Event, OpenError, StreamFault, UpgradeError,
-        UpgradeRole,
-    },
+    errors::{AttemptError, CloseReason, DialError, OpenError, RelayStatus, StreamFault, UpgradeError},
     identity::Identity,
     ids::{ConnectionId, StreamId},
-    peerstore::Source,
+    names::{CircuitLimit, UpgradeRole},
+    node::Event,
     protocols::relay::{
-        HOP, STOP, Status,
+        HOP, STOP,
         client::{self, Client, Config, ReserveError},
     },
+    swarm::{addresses::AddressSource, peerstore::Source},
     time::Instant,
 };
 use peerless_proto::{
@@ -448,14 +446,14 @@ fn a_refused_renewal_leaves_the_reservation_as_it_is_to_its_end() {
             assert_eq!(relay_addresses(&solo), [through(PLACE)], "still advertised");
             let stop = solo.accept(relay, &STOP);
             solo.receive(stop, stop_connect("A"));
-            assert_eq!(stop_status(&mut solo, stop), Status::Ok, "still accepted");
+            assert_eq!(stop_status(&mut solo, stop), RelayStatus::Ok, "still accepted");
             solo.reset(stop, StreamFault::Remote(0));
         }
         assert_eq!(solo.now().as_nanos(), HOUR * 1_000_000_000, "held to the end");
         assert!((5..30).contains(&refusals), "asked {refusals} times in the last twelve minutes");
         let mut told = events(&mut solo);
         let last = told.pop();
-        let refused = ReserveError::Refused(Status::from(Some(status)));
+        let refused = ReserveError::Refused(RelayStatus::from(Some(status)));
         assert!(matches!(last, Some(client::Event::Lost { reason: ReserveError::Expired, .. })), "{last:?}");
         let kept = |event: &client::Event| match event {
             client::Event::RefreshFailed { reason, left, retry, .. } => *reason == refused && retry < left,
@@ -501,7 +499,7 @@ fn a_reservation_lasts_as_long_as_any_direct_connection_to_the_relay() {
     assert_eq!(relay_addresses(&solo), [through(PLACE)]);
     let stop = solo.accept(third, &STOP);
     solo.receive(stop, stop_connect("A"));
-    assert_eq!(stop_status(&mut solo, stop), Status::Ok);
+    assert_eq!(stop_status(&mut solo, stop), RelayStatus::Ok);
     let fourth = solo.connect("R");
     solo.disconnect(third);
     solo.refuse_open(OpenError::NoConnection);
@@ -589,7 +587,7 @@ fn every_first_failure_is_named_and_tried_again_later() {
             solo.advance(Duration::from_secs(30));
             assert!(!solo.is_open(stream));
         }),
-        (ReserveError::Refused(Status::Other(0)), |solo| {
+        (ReserveError::Refused(RelayStatus::Other(0)), |solo| {
             solo.dialled("R");
             let stream = solo.open();
             let no_status = HopMessage { r#type: Some(2), ..Default::default() };
@@ -694,7 +692,7 @@ fn stop_connect(source: &str) -> Vec<u8> {
     StopMessage::connect(peer(source).to_bytes(), Some(limit)).encode_to_vec()
 }
 
-fn stop_status(solo: &mut Solo<Client>, stream: StreamId) -> Status {
+fn stop_status(solo: &mut Solo<Client>, stream: StreamId) -> RelayStatus {
     StopMessage::decode(solo.sent(stream).remove(0)).expect("a stop message").status.into()
 }
 
@@ -724,15 +722,15 @@ fn a_circuit_nobody_asked_for_is_refused() {
     let stranger = solo.connect("X");
     let relayed = solo.connect_via("R", stranger);
     for (connection, frame, expected) in [
-        (stranger, stop_connect("A"), Status::PermissionDenied),
-        (relayed, stop_connect("A"), Status::PermissionDenied),
-        (relay, stop_connect("B"), Status::PermissionDenied),
-        (relay, vec![0xff], Status::MalformedMessage),
-        (relay, StopMessage::connect(vec![1], None).encode_to_vec(), Status::MalformedMessage),
+        (stranger, stop_connect("A"), RelayStatus::PermissionDenied),
+        (relayed, stop_connect("A"), RelayStatus::PermissionDenied),
+        (relay, stop_connect("B"), RelayStatus::PermissionDenied),
+        (relay, vec![0xff], RelayStatus::MalformedMessage),
+        (relay, StopMessage::connect(vec![1], None).encode_to_vec(), RelayStatus::MalformedMessage),
         (
             relay,
             StopMessage { r#type: Some(1), ..Default::default() }.encode_to_vec(),
-            Status::UnexpectedMessage,
+            RelayStatus::UnexpectedMessage,
         ),
     ] {
         let stream = solo.accept(connection, &STOP);
@@ -746,7 +744,7 @@ fn a_circuit_nobody_asked_for_is_refused() {
     solo.with(|client, cx| client.cancel(cx, peer("R")));
     let stream = solo.accept(relay, &STOP);
     solo.receive(stream, stop_connect("A"));
-    assert_eq!(stop_status(&mut solo, stream), Status::PermissionDenied, "the reservation is over");
+    assert_eq!(stop_status(&mut solo, stream), RelayStatus::PermissionDenied, "the reservation is over");
 }
 
 #[test]
@@ -853,7 +851,7 @@ fn every_failed_circuit_says_why_and_leaves_nothing_behind() {
             let stream = solo.open();
             answer(solo, stream, &refused(201));
         }),
-        (AttemptError::RelayRefused(Status::PermissionDenied), |solo| {
+        (AttemptError::RelayRefused(RelayStatus::PermissionDenied), |solo| {
             solo.dialled("R");
             let stream = solo.open();
             answer(solo, stream, &refused(202));

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use peerless_core::{
-    addresses::AddressSource,
-    event::Event,
-    protocols::relay::{client, hop, hop::Hop},
+    node::Event,
+    protocols::relay::{
+        client,
+        hop::{self, Hop},
+    },
+    swarm::addresses::AddressSource,
     time::{Instant, UnixTime},
 };
 use peerless_tests::{

@@ -2,9 +2,13 @@
 //! as there is an active connection).
 
 use peerless_core::{
-    addresses::AddressSource,
-    event::{CloseReason, Event},
-    protocols::relay::{client, hop, hop::Hop},
+    errors::CloseReason,
+    node::Event,
+    protocols::relay::{
+        client,
+        hop::{self, Hop},
+    },
+    swarm::addresses::AddressSource,
 };
 use peerless_tests::{
     host::HostId,

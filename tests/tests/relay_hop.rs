@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use peerless_core::{
-    addresses::AddressSource,
-    event::{Event, OpenError, SpliceEnd, SpliceReport, StreamFault},
+    errors::{OpenError, RelayStatus, SpliceEnd, StreamFault},
     ids::{ConnectionId, StreamId},
+    names::SpliceReport,
+    node::Event,
     protocols::relay::{
-        HOP, STOP, Status,
+        HOP, STOP,
         hop::{self, CircuitEnd, Config, Hop},
         limits::RelayLimits,
     },
+    swarm::addresses::AddressSource,
 };
 use peerless_proto::{
     envelope::Envelope,
@@ -51,11 +53,11 @@ fn answer(solo: &mut Solo<Hop>, stream: StreamId) -> HopMessage {
     HopMessage::decode(sent.remove(0)).expect("a hop message")
 }
 
-fn status(solo: &mut Solo<Hop>, stream: StreamId) -> Status {
+fn status(solo: &mut Solo<Hop>, stream: StreamId) -> RelayStatus {
     answer(solo, stream).status.into()
 }
 
-fn reserve(solo: &mut Solo<Hop>, connection: ConnectionId) -> Status {
+fn reserve(solo: &mut Solo<Hop>, connection: ConnectionId) -> RelayStatus {
     let stream = ask(solo, connection, &HopMessage::reserve());
     let status = status(solo, stream);
     solo.finish(stream);
@@ -99,7 +101,7 @@ fn closed(solo: &mut Solo<Hop>) -> (u64, u64, CircuitEnd) {
 fn a_circuit_from_reservation_to_end() {
     let mut solo = relay();
     let (a, b) = (solo.connect("A"), solo.connect("B"));
-    assert_eq!(reserve(&mut solo, b), Status::Ok);
+    assert_eq!(reserve(&mut solo, b), RelayStatus::Ok);
     solo.advance(Duration::from_millis(500));
     let source = connect(&mut solo, a, "B");
     solo.advance(Duration::from_millis(40));
@@ -216,12 +218,12 @@ fn the_nth_reservation_is_granted_the_next_refused_and_a_renewal_always_granted(
     let mut solo = relay_with(RelayLimits { max_reservations: 2, ..RelayLimits::default() });
     let [a, b, c] = ["A", "B", "C"].map(|name| solo.connect(name));
     let outcomes = [a, b, c, a, b, c].map(|connection| reserve(&mut solo, connection));
-    let (ok, no) = (Status::Ok, Status::ReservationRefused);
+    let (ok, no) = (RelayStatus::Ok, RelayStatus::ReservationRefused);
     assert_eq!(outcomes, [ok, ok, no, ok, ok, no]);
     assert_eq!(solo.counters.get("relay.hop.refused.reservations_full"), 2);
     assert_eq!(solo.behaviour.reservations(), 2);
     solo.disconnect(b);
-    assert_eq!(reserve(&mut solo, c), Status::Ok);
+    assert_eq!(reserve(&mut solo, c), RelayStatus::Ok);
 }
 
 #[test]
@@ -237,7 +239,7 @@ fn a_reservation_ends_at_its_exact_tick_unless_renewed() {
     solo.reset(stream, StreamFault::Remote(0));
     solo.advance(TICK);
     let stream = connect(&mut solo, a, "B");
-    assert_eq!(status(&mut solo, stream), Status::NoReservation);
+    assert_eq!(status(&mut solo, stream), RelayStatus::NoReservation);
     assert_eq!(solo.behaviour.reservations(), 0);
 }
 
@@ -266,7 +268,7 @@ fn a_reservation_lasts_as_long_as_the_peer_is_connected_and_follows_it() {
     let stream = connect(&mut solo, a, "B");
     assert_eq!(
         status(&mut solo, stream),
-        Status::NoReservation,
+        RelayStatus::NoReservation,
         "a circuit to us is no connection to relay to"
     );
     solo.disconnect(relayed);
@@ -340,7 +342,7 @@ fn the_connection_that_another_superseded_is_asked_last_and_no_more_than_three_a
         solo.refuse_open(OpenError::StreamLimit);
     }
     assert_eq!(asked, [all[4], all[3], all[2]]);
-    assert_eq!(status(&mut solo, source), Status::ConnectionFailed);
+    assert_eq!(status(&mut solo, source), RelayStatus::ConnectionFailed);
 }
 
 #[test]
@@ -349,9 +351,9 @@ fn who_comes_over_a_circuit_is_refused() {
     let b = solo.connect("B");
     reserve(&mut solo, b);
     let relayed = solo.connect_via("A", b);
-    assert_eq!(reserve(&mut solo, relayed), Status::PermissionDenied);
+    assert_eq!(reserve(&mut solo, relayed), RelayStatus::PermissionDenied);
     let stream = connect(&mut solo, relayed, "B");
-    assert_eq!(status(&mut solo, stream), Status::PermissionDenied);
+    assert_eq!(status(&mut solo, stream), RelayStatus::PermissionDenied);
     assert_eq!(solo.counters.get("relay.hop.refused.reserve_relayed"), 1);
     assert_eq!(solo.counters.get("relay.hop.refused.connect_relayed"), 1);
 }
@@ -363,12 +365,16 @@ fn nobody_is_connected_to_itself_or_to_the_relay() {
     reserve(&mut solo, b);
     for target in ["B", "R"] {
         let stream = connect(&mut solo, b, target);
-        assert_eq!(status(&mut solo, stream), Status::PermissionDenied);
+        assert_eq!(status(&mut solo, stream), RelayStatus::PermissionDenied);
     }
     assert_eq!(solo.counters.get("relay.hop.refused.to_itself"), 2);
     let c = solo.connect("C");
     let stream = connect(&mut solo, c, "C");
-    assert_eq!(status(&mut solo, stream), Status::NoReservation, "who asks for itself learns what it holds");
+    assert_eq!(
+        status(&mut solo, stream),
+        RelayStatus::NoReservation,
+        "who asks for itself learns what it holds"
+    );
 }
 
 #[test]
@@ -379,11 +385,11 @@ fn nonsense_is_named_as_such() {
     let unknown = HopMessage { r#type: Some(77), ..Default::default() };
     let nobody = HopMessage::connect(vec![1, 2, 3]);
     for (frame, expected) in [
-        (vec![0xff; 20], Status::MalformedMessage),
-        (vec![], Status::MalformedMessage),
-        (nobody.encode_to_vec(), Status::MalformedMessage),
-        (status_message.encode_to_vec(), Status::UnexpectedMessage),
-        (unknown.encode_to_vec(), Status::UnexpectedMessage),
+        (vec![0xff; 20], RelayStatus::MalformedMessage),
+        (vec![], RelayStatus::MalformedMessage),
+        (nobody.encode_to_vec(), RelayStatus::MalformedMessage),
+        (status_message.encode_to_vec(), RelayStatus::UnexpectedMessage),
+        (unknown.encode_to_vec(), RelayStatus::UnexpectedMessage),
     ] {
         let stream = solo.accept(a, &HOP);
         solo.receive(stream, frame);
@@ -436,7 +442,7 @@ fn circuits_are_limited_per_source_per_target_and_in_all() {
     let again = connect(&mut solo, e, "B");
     assert!(solo.sent(again).is_empty());
     let full = connect(&mut solo, d, "C");
-    assert_eq!(status(&mut solo, full), Status::ResourceLimitExceeded);
+    assert_eq!(status(&mut solo, full), RelayStatus::ResourceLimitExceeded);
     for connection in [a, d, e] {
         solo.disconnect(connection);
     }
@@ -458,7 +464,7 @@ fn the_target_of_too_many_circuits_is_spared() {
     connect(&mut solo, a, "B");
     connect(&mut solo, c, "B");
     let stream = connect(&mut solo, d, "B");
-    assert_eq!(status(&mut solo, stream), Status::ResourceLimitExceeded);
+    assert_eq!(status(&mut solo, stream), RelayStatus::ResourceLimitExceeded);
     assert_eq!(hop_why(&mut solo), "too many circuits of the target");
 }
 
@@ -507,7 +513,7 @@ fn a_target_that_never_answers_fails_the_circuit_after_thirty_seconds() {
     let stop = solo.open();
     solo.advance(Duration::from_secs(30));
     assert!(!solo.is_open(stop));
-    assert_eq!(status(&mut solo, source), Status::ConnectionFailed);
+    assert_eq!(status(&mut solo, source), RelayStatus::ConnectionFailed);
     assert_eq!(hop_why(&mut solo), "the target did not answer");
     assert_eq!(solo.behaviour.circuits(), 0);
 }
@@ -549,7 +555,7 @@ fn every_other_failure_of_the_target_is_told_and_cleaned_up() {
         reserve(&mut solo, b);
         let source = connect(&mut solo, a, "B");
         fault(&mut solo, b);
-        assert_eq!(status(&mut solo, source), Status::ConnectionFailed, "{why}");
+        assert_eq!(status(&mut solo, source), RelayStatus::ConnectionFailed, "{why}");
         let refused =
             |event: &hop::Event| matches!(event, hop::Event::CircuitRefused { why: w, .. } if *w == why);
         assert!(hop_events(&mut solo).iter().any(refused), "{why}");
@@ -595,7 +601,7 @@ fn bytes_before_the_answer_are_out_of_turn() {
     let source = connect(&mut solo, a, "B");
     let stop = solo.open();
     solo.receive(source, vec![1, 2, 3]);
-    assert_eq!(status(&mut solo, source), Status::UnexpectedMessage);
+    assert_eq!(status(&mut solo, source), RelayStatus::UnexpectedMessage);
     assert!(!solo.is_open(stop));
 }
 

@@ -13,12 +13,13 @@ use std::{
 
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
-    behaviour::{Behaviour as _, ProtocolSpec},
-    event::{AttemptError, CircuitLimit, Event, SpliceEnd, SpliceReport},
+    behaviour::Behaviour as _,
+    errors::{AttemptError, RelayStatus, SpliceEnd},
     ids::{ConnectionId, StreamId},
-    node::{self, Node, Start},
+    names::{CircuitLimit, ProtocolSpec, SpliceReport},
+    node::{self, Event, Node, Start},
     protocols::relay::{
-        HOP, Roles, STOP, Status,
+        HOP, Roles, STOP,
         client::Client,
         hop::{self, Acl, Ask, AsnLookup, Config, Hop},
         limits::{Asn, Rate, RelayLimits},
@@ -61,12 +62,12 @@ fn ask(solo: &mut Solo<Hop>, connection: ConnectionId, message: &HopMessage) -> 
     stream
 }
 
-fn status(solo: &mut Solo<Hop>, stream: StreamId) -> Option<Status> {
+fn status(solo: &mut Solo<Hop>, stream: StreamId) -> Option<RelayStatus> {
     let sent = solo.sent(stream).pop()?;
     Some(HopMessage::decode(sent).expect("a hop message").status.into())
 }
 
-fn reserve(solo: &mut Solo<Hop>, connection: ConnectionId) -> Status {
+fn reserve(solo: &mut Solo<Hop>, connection: ConnectionId) -> RelayStatus {
     let stream = ask(solo, connection, &HopMessage::reserve());
     let status = status(solo, stream).expect("an answer");
     solo.finish(stream);
@@ -74,7 +75,7 @@ fn reserve(solo: &mut Solo<Hop>, connection: ConnectionId) -> Status {
 }
 
 /// Asks for a circuit, which the target accepts.
-fn connect(solo: &mut Solo<Hop>, connection: ConnectionId, target: &str) -> (StreamId, Status) {
+fn connect(solo: &mut Solo<Hop>, connection: ConnectionId, target: &str) -> (StreamId, RelayStatus) {
     let stream = ask(solo, connection, &HopMessage::connect(peer(target).to_bytes()));
     if let Some(status) = status(solo, stream) {
         solo.finish(stream);
@@ -91,7 +92,7 @@ fn close(solo: &mut Solo<Hop>, circuit: StreamId) {
 }
 
 /// The status and words of the last refusal.
-fn refusal(solo: &mut Solo<Hop>) -> (Status, &'static str) {
+fn refusal(solo: &mut Solo<Hop>) -> (RelayStatus, &'static str) {
     let refused = |event| match event {
         Event::Hop(hop::Event::ReservationRefused { status, why, .. })
         | Event::Hop(hop::Event::CircuitRefused { status, why, .. }) => Some((status, why)),
@@ -118,7 +119,7 @@ fn a_peer_holds_one_reservation_however_often_it_reserves() {
     let mut solo = relay(NONE);
     let (first, second) = (at(&mut solo, "A", v4(1, 1)), at(&mut solo, "A", v4(2, 1)));
     for connection in [first, second, first, second] {
-        assert_eq!(reserve(&mut solo, connection), Status::Ok);
+        assert_eq!(reserve(&mut solo, connection), RelayStatus::Ok);
         assert_eq!(solo.behaviour.reservations(), 1);
     }
     leave(&mut solo);
@@ -129,13 +130,13 @@ fn a_reservation_that_moves_to_a_full_place_is_refused_and_stays_where_it_was() 
     let mut solo = relay(RelayLimits { max_reservations_per_ip: 1, ..NONE });
     let here = at(&mut solo, "A", v4(1, 1));
     let (there, other) = (at(&mut solo, "A", v4(2, 1)), at(&mut solo, "B", v4(2, 1)));
-    assert_eq!([here, other].map(|from| reserve(&mut solo, from)), [Status::Ok; 2]);
-    assert_eq!(reserve(&mut solo, there), Status::ReservationRefused);
+    assert_eq!([here, other].map(|from| reserve(&mut solo, from)), [RelayStatus::Ok; 2]);
+    assert_eq!(reserve(&mut solo, there), RelayStatus::ReservationRefused);
     assert_eq!(solo.behaviour.reservations(), 2);
     solo.disconnect(other);
-    assert_eq!(reserve(&mut solo, there), Status::Ok);
+    assert_eq!(reserve(&mut solo, there), RelayStatus::Ok);
     let next = at(&mut solo, "C", v4(1, 1));
-    assert_eq!(reserve(&mut solo, next), Status::Ok, "its first place is free");
+    assert_eq!(reserve(&mut solo, next), RelayStatus::Ok, "its first place is free");
     leave(&mut solo);
 }
 
@@ -145,12 +146,12 @@ fn who_renews_in_time_is_never_too_early() {
     let limits = RelayLimits { reservation_rate_per_peer: rate, reservation_rate_per_ip: rate, ..NONE };
     let mut solo = relay(limits);
     let a = at(&mut solo, "A", v4(1, 1));
-    assert_eq!(reserve(&mut solo, a), Status::Ok);
+    assert_eq!(reserve(&mut solo, a), RelayStatus::Ok);
     for _ in 0..5 {
         solo.advance(Duration::from_secs(1800) - TICK);
-        assert_eq!(reserve(&mut solo, a), Status::ReservationRefused);
+        assert_eq!(reserve(&mut solo, a), RelayStatus::ReservationRefused);
         solo.advance(TICK);
-        assert_eq!(reserve(&mut solo, a), Status::Ok);
+        assert_eq!(reserve(&mut solo, a), RelayStatus::Ok);
     }
     leave(&mut solo);
 }
@@ -166,13 +167,13 @@ fn the_embedder_decides_who_reserves_and_who_reaches_whom() {
     });
     let mut solo = Solo::new("R", Hop::new(Config { acl: Some(acl), ..NONE.into() }));
     let [a, b, t] = ["A", "B", "T"].map(|name| at(&mut solo, name, v4(1, 1)));
-    let denied = Status::PermissionDenied;
-    assert_eq!([a, b, t].map(|from| reserve(&mut solo, from)), [Status::Ok, denied, Status::Ok]);
+    let denied = RelayStatus::PermissionDenied;
+    assert_eq!([a, b, t].map(|from| reserve(&mut solo, from)), [RelayStatus::Ok, denied, RelayStatus::Ok]);
     assert_eq!(refusal(&mut solo), (denied, "reservation not allowed"));
     assert_eq!(connect(&mut solo, a, "T").1, denied);
     assert_eq!(refusal(&mut solo), (denied, "circuit not allowed"));
-    assert_eq!(connect(&mut solo, b, "T").1, Status::Ok);
-    assert_eq!(connect(&mut solo, b, "Nobody").1, Status::NoReservation);
+    assert_eq!(connect(&mut solo, b, "T").1, RelayStatus::Ok);
+    assert_eq!(connect(&mut solo, b, "Nobody").1, RelayStatus::NoReservation);
     assert_eq!(solo.counters.get("relay.hop.refused.reserve_denied"), 1);
     assert_eq!(solo.counters.get("relay.hop.refused.connect_denied"), 1);
     leave(&mut solo);
@@ -294,7 +295,7 @@ fn a_long_hostile_run_never_exceeds_a_limit_and_agrees_with_a_naive_model() {
         match dice.below(10) {
             0..=3 => {
                 let expected = model.may_reserve(who);
-                assert_eq!(reserve(&mut solo, connection) == Status::Ok, expected, "step {step}");
+                assert_eq!(reserve(&mut solo, connection) == RelayStatus::Ok, expected, "step {step}");
                 if expected && !model.reservations.iter().any(|(holder, _)| *holder == who) {
                     model.reservations.push((who, seat(who)));
                     granted[0] += 1;
@@ -304,7 +305,7 @@ fn a_long_hostile_run_never_exceeds_a_limit_and_agrees_with_a_naive_model() {
                 let target = dice.below(PEERS as u64) as usize;
                 let expected = model.may_connect(who, target);
                 let (stream, status) = connect(&mut solo, connection, &names[target]);
-                assert_eq!(status == Status::Ok, expected, "step {step}");
+                assert_eq!(status == RelayStatus::Ok, expected, "step {step}");
                 if expected {
                     model.circuits.push((who, seat(who), target, stream));
                     granted[1] += 1;

@@ -11,9 +11,9 @@ use std::{process::Command, time::Duration};
 
 use peerless_core::{
     behaviour::{Behaviour, Input, StreamEvent},
-    event::Event,
     identity::Identity,
     ids::{Id, StreamId},
+    node::Event,
     protocols::relay::{
         HOP,
         client::{self, ReserveError},

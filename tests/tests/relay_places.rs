@@ -2,10 +2,10 @@
 
 use peerless_core::{
     Multiaddr,
-    addresses::AddressSource,
-    event::Event,
     ids::QueryId,
+    node::Event,
     protocols::relay::client::{AutoRelay, When},
+    swarm::addresses::AddressSource,
 };
 use peerless_tests::{
     host::HostId,

@@ -1,12 +1,13 @@
 //! Reservations in the long run: relays that restart, targets that come back.
 
 use peerless_core::{
-    addresses::AddressSource,
-    event::{AttemptError, Event},
+    errors::AttemptError,
+    node::Event,
     protocols::relay::{
         client::{self, ReserveError},
         hop::Hop,
     },
+    swarm::addresses::AddressSource,
 };
 use peerless_tests::{
     assert_story,

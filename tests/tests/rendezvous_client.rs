@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
-    addresses::AddressSource,
     behaviour::Input,
-    event::{CloseReason, DialError, Event, OpenError, StreamFault},
+    errors::{CloseReason, DialError, OpenError, StreamFault},
     ids::{ConnectionId, StreamId},
-    peerstore::Source,
+    node::Event,
     protocols::rendezvous::{
         self, RENDEZVOUS, Status,
         client::{
@@ -16,6 +15,7 @@ use peerless_core::{
             RegistrationState, Watch,
         },
     },
+    swarm::{addresses::AddressSource, peerstore::Source},
     time::Instant,
 };
 use peerless_proto::{

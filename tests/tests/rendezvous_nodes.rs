@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use peerless_core::{
     Multiaddr,
-    behaviour::{Behaviour, Context, Framing, Input, ProtocolSpec, Reply, StreamEvent},
+    behaviour::{Behaviour, Context, Input, Reply, StreamEvent},
     ids::ConnectionId,
+    names::{Framing, ProtocolSpec},
     protocols::rendezvous::{RENDEZVOUS, Status, server},
     storage::{Rows, StorageAnswer, StorageId},
 };

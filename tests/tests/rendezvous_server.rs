@@ -5,14 +5,12 @@ use std::{collections::BTreeSet, time::Duration};
 use peerless_core::{
     behaviour::{Input, StreamEvent},
     ids::{ConnectionId, StreamId},
-    protocols::{
-        identify::Info,
-        rate::Rate,
-        rendezvous::{
-            RENDEZVOUS, Status,
-            server::{Config, Event, Limits, Server},
-        },
+    info::Info,
+    protocols::rendezvous::{
+        RENDEZVOUS, Status,
+        server::{Config, Event, Limits, Server},
     },
+    rate::Rate,
     storage::StoreError,
 };
 use peerless_proto::{

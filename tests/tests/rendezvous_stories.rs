@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peerless_core::{
     PeerId,
-    event::Event,
+    node::Event,
     protocols::{
         relay,
         rendezvous::{

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use peerless_core::{
     Multiaddr,
-    event::{AttemptError, CloseReason, DialError, Event},
+    errors::{AttemptError, CloseReason, DialError},
     ids::{ConnectionId, DialId},
-    node::SHUTDOWN,
+    node::{Event, SHUTDOWN},
     time::Instant,
 };
 use peerless_tests::{

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use peerless_core::{
-    event::{AppStreamEvent, Event, StreamFault},
+    errors::StreamFault,
     ids::{ConnectionId, StreamId},
-    node,
+    node::{self, AppStreamEvent, Event},
     quic::{Read, ReadError},
 };
 use peerless_proto::multistream::encode_line;

@@ -3,9 +3,10 @@
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
     PeerId,
-    behaviour::{Action, Behaviour, Context, Input, ProtocolSpec},
-    event::DialError,
-    peerstore::Source,
+    behaviour::{Action, Behaviour, Context, Input},
+    errors::DialError,
+    names::ProtocolSpec,
+    swarm::peerstore::Source,
 };
 use peerless_tests::{
     host::HostId,

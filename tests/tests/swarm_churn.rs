@@ -8,7 +8,7 @@ mod machines;
 use std::sync::{Mutex, PoisonError};
 
 use machines::{Machines, SEED};
-use peerless_core::{event::Event, swarm::resources::Limits};
+use peerless_core::{node::Event, swarm::resources::Limits};
 use peerless_tests::{
     machine::{self, resident},
     world::{World, ms, secs},

@@ -15,13 +15,13 @@ use std::{
 use invariants::Invariants;
 use peerless_core::{
     Multiaddr, PeerId,
-    event::Event,
-    node::Config,
-    protocols::rate::Rate,
+    errors::{Resource, Scope},
+    node::{Config, Event},
+    rate::Rate,
     rng::Rng,
     swarm::{
         gate::Entry,
-        resources::{Limits, Resource, Scope, ScopeLimit},
+        resources::{Limits, ScopeLimit},
         tags::{KEEP_ALIVE, Tag},
     },
     time::Instant,

@@ -5,10 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
     PeerId,
-    event::{AttemptError, CloseReason, Event},
+    errors::{AttemptError, CloseReason},
     ids::{DialId, QueryId},
-    node::Config,
-    swarm::{dial::DialOptions, table::Direction},
+    names::Direction,
+    node::{Config, Event},
+    swarm::dial::DialOptions,
 };
 use peerless_proto::keys::peer_id_to_cid;
 use peerless_tests::{

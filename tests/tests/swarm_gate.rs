@@ -4,12 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use peerless_core::{
     Multiaddr,
-    event::{AttemptError, CloseReason, Event, UpgradeError},
-    node::Config,
+    errors::{AttemptError, CloseReason, Denial, Denied, Point, Refusal, UpgradeError},
+    network::Network,
+    node::{Config, Event},
     swarm::{
-        Refusal,
-        gate::{Denial, Denied, Entry, GateConfig, Point},
-        network::Network,
+        gate::{Entry, GateConfig},
         resources::Limits,
     },
     time::Instant,

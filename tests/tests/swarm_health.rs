@@ -2,9 +2,9 @@
 //! it is closed.
 
 use peerless_core::{
-    event::{CloseReason, Event},
+    errors::CloseReason,
     ids::ConnectionId,
-    node::Config,
+    node::{Config, Event},
     swarm::{dial::DialOptions, select::Strategy},
 };
 use peerless_tests::{

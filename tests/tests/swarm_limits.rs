@@ -3,13 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use peerless_core::{
-    event::{AttemptError, CloseReason, Event, OpenError},
-    node::{Config, Node},
-    protocols::rate::Rate,
-    swarm::{
-        Refusal,
-        resources::{Exceeded, Limits, Resource, Scope, ScopeLimit},
-    },
+    errors::{AttemptError, CloseReason, Exceeded, OpenError, Refusal, Resource, Scope},
+    node::{Config, Event, Node},
+    rate::Rate,
+    swarm::resources::{Limits, ScopeLimit},
 };
 use peerless_tests::{
     app::ECHO,

@@ -2,8 +2,8 @@
 
 use peerless_core::{
     PeerId,
-    event::{CloseReason, Event},
-    node::Config,
+    errors::CloseReason,
+    node::{Config, Event},
     swarm::{
         gate::Entry,
         pruner::PrunerConfig,

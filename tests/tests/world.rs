@@ -3,8 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use peerless_core::{
-    behaviour::{Behaviour, Context, Input, ProtocolSpec},
-    event::Event,
+    behaviour::{Behaviour, Context, Input},
+    names::ProtocolSpec,
+    node::Event,
     protocols::relay::client,
     time::{Deadline, Instant},
 };

@@ -6,8 +6,9 @@ use peerless_proto::address::{self, MAX_ADDR_LEN};
 
 use super::{Node, transport::Via};
 use crate::{
-    addresses::AddressSource,
-    swarm::{Hostless, hostless, network::Network},
+    errors::Hostless,
+    network::Network,
+    swarm::{addresses::AddressSource, hostless},
     time::Instant,
     trace::Glyph,
 };

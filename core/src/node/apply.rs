@@ -3,8 +3,9 @@
 use super::{Node, pump::Work, storage::Asker};
 use crate::{
     behaviour::{Action, Input, Reply},
-    event::{CloseReason, OpenError, SpliceEnd, SpliceReport, StreamFault},
+    errors::{CloseReason, OpenError, SpliceEnd, StreamFault},
     ids::{ConnectionId, StreamId, Token},
+    names::SpliceReport,
     storage::StorageAsk,
     streams::{Mode, Owner, splice::Splice},
     swarm::dial::DialOptions,
@@ -73,7 +74,7 @@ impl Node {
             Action::Learn { peer, addresses, source, record, ttl } => {
                 self.learn_addresses(peer, &addresses, source, record, Some(ttl));
             }
-            Action::Emit(event) => self.emit(event),
+            Action::Emit(notice) => self.emit_notice(index, notice),
         }
     }
 

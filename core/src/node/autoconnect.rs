@@ -6,10 +6,9 @@ use peerless_proto::address;
 
 use super::dialing::Requester;
 use crate::{
-    event::AttemptError,
+    errors::AttemptError,
     node::Node,
-    peerstore::Source,
-    swarm::{autoconnect::AutoConnect, dial::DialOptions, tags},
+    swarm::{autoconnect::AutoConnect, dial::DialOptions, peerstore::Source, tags},
     time::Instant,
 };
 

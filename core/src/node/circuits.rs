@@ -14,14 +14,12 @@ use super::{
 };
 use crate::{
     behaviour::Reply,
-    event::{CircuitLimit, CloseReason, ReachedLimit, StreamFault, UpgradeError, UpgradeRole},
-    ids::{Arena, ConnectionId, ConnectionShare, Id, StreamId, Token},
+    errors::{CloseReason, ReachedLimit, Refusal, StreamFault, UpgradeError},
+    ids::{Arena, CircuitId, ConnectionId, ConnectionShare, StreamId, Token},
+    names::{CircuitLimit, Direction, UpgradeRole},
     quic::StreamNote,
     streams::{Mode, Owner, Read, WriteFault},
-    swarm::{
-        Refusal,
-        table::{ConnectionInfo, Direction, Relayed},
-    },
+    swarm::table::{ConnectionInfo, Relayed},
     time::{Instant, Timers},
     upgrade::{self, MuxEvent, SecuredConnection},
 };
@@ -34,24 +32,6 @@ const DURATION_SLACK: Duration = Duration::from_secs(1);
 
 /// How long the carrier of a circuit that is over may take to end in both directions.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// One circuit, before and after it is a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct CircuitId(u32, u32);
-
-impl Id for CircuitId {
-    fn from_parts(index: u32, generation: u32) -> Self {
-        Self(index, generation)
-    }
-
-    fn index(self) -> u32 {
-        self.0
-    }
-
-    fn generation(self) -> u32 {
-        self.1
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Circuit {

@@ -6,9 +6,9 @@ use multiaddr::Multiaddr;
 
 use super::{Node, dialing::Requester, streaming::flush};
 use crate::{
-    behaviour::{Framing, ProtocolName},
-    event::{OpenError, StreamFault},
+    errors::{OpenError, StreamFault},
     ids::{ConnectionId, DialId, StreamId},
+    names::{Framing, ProtocolName},
     protocols::{
         ping::Ping,
         relay::client::{Client, ReserveError},
@@ -39,8 +39,8 @@ pub enum StreamError {
 }
 
 impl Node {
-    /// Connects to whoever the addresses name, or to `peer` at any of them. Ends in [`crate::event::Event::Dialed`] or
-    /// [`crate::event::Event::DialFailed`]. Names are dialled too, and circuit addresses: `/…/p2p/R/p2p-circuit/p2p/T`
+    /// Connects to whoever the addresses name, or to `peer` at any of them. Ends in [`crate::node::Event::Dialed`] or
+    /// [`crate::node::Event::DialFailed`]. Names are dialled too, and circuit addresses: `/…/p2p/R/p2p-circuit/p2p/T`
     /// goes through the relay `R`, and `/p2p-circuit/p2p/T` through the best relays known, up to three, until one leads
     /// there. For a `peer` without any address the addresses known of it are dialled, and the latter last; those that
     /// failed a moment ago are left out ([`DialOptions::respect_backoff`]).
@@ -75,7 +75,7 @@ impl Node {
         self.pump();
     }
 
-    /// Closes a connection at once; [`crate::event::Event::Disconnected`] follows.
+    /// Closes a connection at once; [`crate::node::Event::Disconnected`] follows.
     pub fn close(&mut self, now: Instant, connection: ConnectionId) {
         self.advance(now);
         self.close_connection(connection);
@@ -83,7 +83,7 @@ impl Node {
     }
 
     /// Asks a relay for a reservation and keeps it alive. The address must end in the relay's `/p2p`. What becomes of it
-    /// comes as [`crate::event::Event::Reservation`].
+    /// comes as [`crate::node::Event::Reservation`].
     pub fn reserve(&mut self, now: Instant, relay: Multiaddr) -> Result<(), ReserveError> {
         self.advance(now);
         self.trace.line(self.now, Glyph::Command, None, || format!("reserve on {relay}"));
@@ -97,7 +97,7 @@ impl Node {
     }
 
     /// Has a rendezvous point tell others where we are, and keeps that alive until [`Node::unregister`]. What becomes of it
-    /// comes as [`crate::event::Event::Rendezvous`].
+    /// comes as [`crate::node::Event::Rendezvous`].
     pub fn register(&mut self, now: Instant, registration: Registration) -> Result<(), rendezvous::Error> {
         self.advance(now);
         self.trace.line(self.now, Glyph::Command, None, || {
@@ -129,7 +129,7 @@ impl Node {
     }
 
     /// Asks a rendezvous point again and again who is registered, until [`Node::unwatch`]. What it says that is new comes
-    /// as [`crate::event::Event::Rendezvous`].
+    /// as [`crate::node::Event::Rendezvous`].
     pub fn watch(&mut self, now: Instant, watch: Watch) -> Result<(), rendezvous::Error> {
         self.advance(now);
         self.trace.line(self.now, Glyph::Command, None, || {
@@ -144,13 +144,13 @@ impl Node {
         self.with::<rendezvous::Client, _>(now, |client, cx| client.unwatch(cx, point, namespace));
     }
 
-    /// Pings a peer; [`crate::event::Event::Ping`] follows.
+    /// Pings a peer; [`crate::node::Event::Ping`] follows.
     pub fn ping(&mut self, now: Instant, connection: ConnectionId) {
         self.with::<Ping, _>(now, |ping, cx| ping.ping(cx, connection));
     }
 
     /// Opens a stream for one of the embedder's protocols. It may be written to at once: the bytes travel with the
-    /// proposal. [`crate::event::AppStreamEvent::Agreed`] follows when the remote speaks the protocol, and a reset when
+    /// proposal. [`crate::node::AppStreamEvent::Agreed`] follows when the remote speaks the protocol, and a reset when
     /// not.
     pub fn open(
         &mut self,
@@ -225,7 +225,7 @@ impl Node {
     }
 
     /// Takes a prefix off `data` and sends it; returns its length. 0 means that there is no room, and
-    /// [`crate::event::AppStreamEvent::Writable`] follows when there is.
+    /// [`crate::node::AppStreamEvent::Writable`] follows when there is.
     pub fn write(&mut self, now: Instant, stream: StreamId, data: &mut Bytes) -> Result<usize, StreamError> {
         self.advance(now);
         let result = self.write_app(stream, data);

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::{
-    behaviour::{Behaviour, ProtocolName},
+    behaviour::Behaviour,
     identity::Identity,
+    names::ProtocolName,
+    network::Network,
     protocols::{identify, ping, relay, rendezvous},
     quic, streams,
-    swarm::{InvalidConfig, SwarmConfig, network::Network},
+    swarm::{InvalidConfig, SwarmConfig},
     time::{Instant, UnixTime},
     upgrade,
 };
@@ -68,15 +70,15 @@ pub struct Config {
     /// Protocols that the embedder serves or opens itself.
     pub app_protocols: Vec<AppProtocol>,
     /// Whether the embedder keeps what behaviours store, and the peerstore (see
-    /// [`PeerstoreConfig::stored`](crate::peerstore::PeerstoreConfig::stored)), and is asked with
-    /// [`Event::Storage`](crate::event::Event::Storage). If not, it is forgotten with the node.
+    /// [`PeerstoreConfig::stored`](crate::swarm::peerstore::PeerstoreConfig::stored)), and is asked with
+    /// [`Event::Storage`](crate::node::Event::Storage). If not, it is forgotten with the node.
     pub storage: bool,
     /// Further behaviours, after the built-in ones.
     pub behaviours: Vec<Box<dyn Behaviour>>,
-    /// Whether the embedder can look up TXT records ([`crate::event::Event::ResolveText`]), without which `/dnsaddr`
+    /// Whether the embedder can look up TXT records ([`crate::node::Event::ResolveText`]), without which `/dnsaddr`
     /// addresses lead nowhere.
     pub resolves_text: bool,
-    /// Whether the embedder answers [`Event::Route`](crate::event::Event::Route). Default: no, and of several sockets of one
+    /// Whether the embedder answers [`Event::Route`](crate::node::Event::Route). Default: no, and of several sockets of one
     /// address family those are tried in turn that are not wildcards.
     pub knows_routes: bool,
     /// Whether to write a trace; see [`super::Node::take_trace`].

@@ -22,17 +22,20 @@ use self::{attempt::Attempt, target::Target};
 use super::{Node, leaving::too_late, transport::QuicUse};
 use crate::{
     behaviour::Reply,
-    event::{AttemptError, DialError, Event},
+    errors::{AttemptError, DialError},
     ids::{Arena, ConnectionId, DialId, JobId, QueryId, Token},
-    peerstore::Source,
+    node::Event,
     protocols::relay::client::through_any_relay,
     rng::Rng,
-    swarm::dial::{
-        DialConfig, DialOptions,
-        backoff::Backoff,
-        black_hole::BlackHole,
-        queue::DialQueue,
-        rank::{self, Candidate, Place, Reach, Worth},
+    swarm::{
+        dial::{
+            DialConfig, DialOptions,
+            backoff::Backoff,
+            black_hole::BlackHole,
+            queue::DialQueue,
+            rank::{self, Candidate, Place, Reach, Worth},
+        },
+        peerstore::Source,
     },
     time::{Instant, Timers},
 };

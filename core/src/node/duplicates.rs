@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use crate::{
-    event::CloseReason,
+    errors::CloseReason,
     ids::ConnectionId,
+    names::Direction,
     node::Node,
-    swarm::table::{ConnectionInfo, Direction},
+    swarm::table::ConnectionInfo,
     time::{Instant, Timers},
 };
 

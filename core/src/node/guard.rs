@@ -11,17 +11,17 @@ use peerless_proto::address;
 
 use super::{Node, transport::QuicUse};
 use crate::{
-    behaviour::ProtocolName,
-    event::{AttemptError, CloseReason, Event, OpenError},
+    errors::{AttemptError, CloseReason, OpenError, Refusal},
     ids::{ConnectionId, ConnectionShare, JobId, QuicId, SocketId, StreamShare},
+    names::{Direction, ProtocolName},
+    node::Event,
     quic::ConnectError,
     streams::Owner,
     swarm::{
-        Refusal,
         gate::{Candidate, Gate},
         pruner,
         resources::EMBEDDER,
-        table::{ConnectionInfo, Direction},
+        table::ConnectionInfo,
         tags::Tags,
     },
     time::Instant,

@@ -4,7 +4,7 @@ use libp2p_identity::PeerId;
 
 use super::dialing::Requester;
 use crate::{
-    event::{CloseReason, StreamFault},
+    errors::{CloseReason, StreamFault},
     ids::ConnectionId,
     node::Node,
     protocols::ping::Ping,

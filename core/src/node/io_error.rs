@@ -5,9 +5,8 @@ use std::io::{self, ErrorKind};
 
 use super::StreamError;
 use crate::{
-    event::{AttemptError, CloseReason, DialError, OpenError, StreamFault, UpgradeError},
+    errors::{AttemptError, CloseReason, DialError, OpenError, Refusal, StreamFault, UpgradeError},
     protocols::{ping, relay::client::ReserveError, rendezvous::client as rendezvous},
-    swarm::Refusal,
 };
 
 impl From<StreamError> for io::Error {

@@ -7,10 +7,9 @@ use multiaddr::{Multiaddr, Protocol};
 
 use super::Node;
 use crate::{
-    event::{AttemptError, CloseReason, DialError},
+    errors::{AttemptError, CloseReason, DialError, Refusal},
     ids::ConnectionId,
     protocols::{relay::client::Client, rendezvous::client as rendezvous},
-    swarm::Refusal,
     time::{Deadline, Instant},
     trace::Glyph,
 };

@@ -13,18 +13,18 @@ use peerless_proto::address::CircuitAddr;
 use self::rendezvous::PointTotals;
 use super::Node;
 use crate::{
-    addresses::AddressSource,
-    event::{CloseReason, Event},
+    errors::{CloseReason, RelayStatus},
+    names::Direction,
+    node::Event,
     protocols::{
         self,
         relay::{
-            Status,
             client::Client,
             hop::{self, CircuitEnd, Hop},
             score::RelayMetrics,
         },
     },
-    swarm::table::Direction,
+    swarm::addresses::AddressSource,
 };
 
 /// A snapshot of everything that a node counts and holds.
@@ -447,14 +447,14 @@ const VIAS: [&str; 2] = [DIRECT, RELAYED];
 const COMPLETED: &str = "completed";
 const FAILED: &str = "failed";
 /// What a relay answers when it says no.
-const REFUSALS: [Status; 7] = [
-    Status::ReservationRefused,
-    Status::ResourceLimitExceeded,
-    Status::PermissionDenied,
-    Status::ConnectionFailed,
-    Status::NoReservation,
-    Status::MalformedMessage,
-    Status::UnexpectedMessage,
+const REFUSALS: [RelayStatus; 7] = [
+    RelayStatus::ReservationRefused,
+    RelayStatus::ResourceLimitExceeded,
+    RelayStatus::PermissionDenied,
+    RelayStatus::ConnectionFailed,
+    RelayStatus::NoReservation,
+    RelayStatus::MalformedMessage,
+    RelayStatus::UnexpectedMessage,
 ];
 
 fn direction(direction: Direction) -> &'static str {
@@ -472,17 +472,17 @@ fn renewed(renewed: bool) -> &'static str {
     if renewed { "true" } else { "false" }
 }
 
-fn status(status: Status) -> &'static str {
+fn status(status: RelayStatus) -> &'static str {
     match status {
-        Status::Ok => "OK",
-        Status::ReservationRefused => "RESERVATION_REFUSED",
-        Status::ResourceLimitExceeded => "RESOURCE_LIMIT_EXCEEDED",
-        Status::PermissionDenied => "PERMISSION_DENIED",
-        Status::ConnectionFailed => "CONNECTION_FAILED",
-        Status::NoReservation => "NO_RESERVATION",
-        Status::MalformedMessage => "MALFORMED_MESSAGE",
-        Status::UnexpectedMessage => "UNEXPECTED_MESSAGE",
-        Status::Other(_) => "OTHER",
+        RelayStatus::Ok => "OK",
+        RelayStatus::ReservationRefused => "RESERVATION_REFUSED",
+        RelayStatus::ResourceLimitExceeded => "RESOURCE_LIMIT_EXCEEDED",
+        RelayStatus::PermissionDenied => "PERMISSION_DENIED",
+        RelayStatus::ConnectionFailed => "CONNECTION_FAILED",
+        RelayStatus::NoReservation => "NO_RESERVATION",
+        RelayStatus::MalformedMessage => "MALFORMED_MESSAGE",
+        RelayStatus::UnexpectedMessage => "UNEXPECTED_MESSAGE",
+        RelayStatus::Other(_) => "OTHER",
     }
 }
 

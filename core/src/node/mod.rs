@@ -23,6 +23,7 @@ mod config;
 mod dialing;
 mod duplicates;
 mod ends;
+mod event;
 mod guard;
 mod health;
 mod io_error;
@@ -45,11 +46,11 @@ use std::{
 
 use libp2p_identity::PeerId;
 
-pub(crate) use self::circuits::CircuitId;
 pub use self::{
     announce::{AnnounceError, announceable},
     command::StreamError,
     config::{AppProtocol, Config, ConfigError, Start},
+    event::{AppStreamEvent, Event},
     leaving::SHUTDOWN,
     metrics::{Family, Label, MetricKind, Metrics, Sample, Value},
     stats::Stats,
@@ -59,19 +60,23 @@ use self::{
     transport::Transport,
 };
 use crate::{
-    addresses::Addresses,
-    behaviour::{Action, Behaviour, Context, ContextParts, Framing, Input, ProtocolName, ProtocolSpec, View},
+    behaviour::{Action, Behaviour, Context, ContextParts, Input, View},
     counters::Counters,
-    event::Event,
     identity::Identity,
     ids::{QueryId, SocketId},
-    peerstore::{self, Archive, Peerstore},
+    names::{Framing, ProtocolName, ProtocolSpec},
     protocols::{identify, ping, relay, rendezvous},
     quic::{self, Quic, TlsCrypto},
     rng::{HashKeys, Rng},
     streams::{Owner, Streams, splice::Splices, windows::Windows},
     swarm::{
-        Swarm, autoconnect::AutoConnect, health::Health, resources::ScopeLimit, select::Strategy,
+        Swarm,
+        addresses::Addresses,
+        autoconnect::AutoConnect,
+        health::Health,
+        peerstore::{self, Archive, Peerstore},
+        resources::ScopeLimit,
+        select::Strategy,
         table::Connections,
     },
     time::{Deadline, Instant, UnixTime, WallClock},
@@ -150,6 +155,8 @@ struct Slot {
     behaviour: Box<dyn Behaviour>,
     rng: Rng,
     specs: Vec<ProtocolSpec>,
+    /// Only what a built-in behaviour says becomes an event of its own; see [`Event::from_notice`].
+    is_built_in: bool,
 }
 
 /// Who answers a protocol.
@@ -168,7 +175,7 @@ impl Node {
         let mut hash_rng = rng.fork("hash");
         let mut keys = || HashKeys::new(&mut hash_rng);
         let (splices, windows) = relayed(&config, start.now);
-        let behaviours = slots(built_in(&config).into_iter().chain(config.behaviours), &rng);
+        let behaviours = slots(built_in(&config), config.behaviours, &rng);
         let routes = routes(&behaviours, &config.app_protocols)?;
         let protocols = answered(&routes);
         let circuit_dialer = behaviours
@@ -445,14 +452,17 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// Behaviours, each with luck of its own.
-fn slots(behaviours: impl Iterator<Item = Box<dyn Behaviour>>, rng: &Rng) -> Vec<Slot> {
-    let slot = |behaviour: Box<dyn Behaviour>| Slot {
-        rng: rng.fork(behaviour.name()),
-        specs: behaviour.protocols().to_vec(),
-        behaviour,
+/// Behaviours, each with random numbers of its own.
+fn slots(built_in: Vec<Box<dyn Behaviour>>, embedded: Vec<Box<dyn Behaviour>>, rng: &Rng) -> Vec<Slot> {
+    let slot = |is_built_in| {
+        move |behaviour: Box<dyn Behaviour>| Slot {
+            rng: rng.fork(behaviour.name()),
+            specs: behaviour.protocols().to_vec(),
+            behaviour,
+            is_built_in,
+        }
     };
-    behaviours.map(slot).collect()
+    built_in.into_iter().map(slot(true)).chain(embedded.into_iter().map(slot(false))).collect()
 }
 
 /// The rate that circuits share, and the windows of a relay, which follow what they need.

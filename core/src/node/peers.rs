@@ -10,15 +10,11 @@ use multiaddr::Multiaddr;
 use peerless_proto::address;
 
 use crate::{
-    addresses::AddressSource,
     ids::ConnectionId,
+    names::Direction,
     node::{Bound, Node},
-    peerstore::Source,
     protocols::identify,
-    swarm::{
-        hostless,
-        table::{ConnectionInfo, Direction},
-    },
+    swarm::{addresses::AddressSource, hostless, peerstore::Source, table::ConnectionInfo},
     time::Instant,
 };
 

@@ -11,15 +11,16 @@ use super::{
     transport::{Link, QuicUse, Via},
 };
 use crate::{
-    addresses::AddressSource,
-    behaviour::{Input, PeerEvent},
-    event::{CloseReason, Event},
-    ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
+    behaviour::{Input, Notice, PeerEvent},
+    errors::{CloseReason, Refusal},
+    ids::{ConnectionId, ConnectionShare, JobId, QuicId, SpliceId, StreamId},
+    names::Direction,
+    node::Event,
     quic::{QuicEvent, StreamNote},
-    streams::{SpliceId, windows::Windows},
+    streams::windows::Windows,
     swarm::{
-        Refusal,
-        table::{ConnectionInfo, Direction, Relayed},
+        addresses::AddressSource,
+        table::{ConnectionInfo, Relayed},
     },
     trace::Glyph,
 };
@@ -288,6 +289,17 @@ impl Node {
         let event = PeerEvent::Disconnected { connection, peer, remaining, reason: reason.clone() };
         self.work.push_back(Work::Tell(Input::Peer(event)));
         self.emit(Event::Disconnected { connection, peer, reason });
+    }
+
+    /// Tells the embedder what a behaviour says.
+    pub(super) fn emit_notice(&mut self, index: usize, notice: Box<dyn Notice>) {
+        let slot = &self.behaviours[index];
+        let behaviour = slot.behaviour.name();
+        self.emit(if slot.is_built_in {
+            Event::from_notice(behaviour, notice)
+        } else {
+            Event::Notice { behaviour, notice }
+        });
     }
 
     /// Tells the embedder, and whoever else must know.

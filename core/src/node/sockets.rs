@@ -6,7 +6,7 @@ use multiaddr::Multiaddr;
 use peerless_proto::address;
 
 use super::{Bound, Node, pump::Work};
-use crate::{addresses::AddressSource, behaviour::Input, ids::SocketId, time::Instant};
+use crate::{behaviour::Input, ids::SocketId, swarm::addresses::AddressSource, time::Instant};
 
 impl Node {
     /// A socket is there (also: has other addresses than before), or is gone.

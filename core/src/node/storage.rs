@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::{Node, pump::Work};
 use crate::{
     behaviour::{Input, Reply},
-    event::Event,
     ids::Token,
-    peerstore::{self, Archive},
+    node::Event,
     storage::{Rows, StorageAnswer, StorageAsk, StorageId, StorageRequest, StoreError},
+    swarm::peerstore::{self, Archive},
     time::Instant,
 };
 

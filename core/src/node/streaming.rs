@@ -10,16 +10,17 @@ use super::{
     transport::{RESET_CODE, Transport},
 };
 use crate::{
-    behaviour::{Framing, Input, ProtocolName, Reply, StreamEvent},
+    behaviour::{Input, Reply, StreamEvent},
     codes,
-    event::{AppStreamEvent, Event, OpenError, SpliceEnd, SpliceReport, StreamFault},
-    ids::{ConnectionId, StreamId},
+    errors::{OpenError, SpliceEnd, StreamFault},
+    ids::{ConnectionId, SpliceId, StreamId},
+    names::{Direction, Framing, ProtocolName, SpliceReport},
+    node::{AppStreamEvent, Event},
     streams::{
-        Mode, Owner, Read, SpliceId, Stream, Streams, Taken, WriteFault,
+        Mode, Owner, Read, Stream, Streams, Taken, WriteFault,
         negotiate::{Dialer, Listener, NegotiateError},
         splice::{Batch, Pipes, Splice, Turn},
     },
-    swarm::table::Direction,
     trace::Glyph,
 };
 

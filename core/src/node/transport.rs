@@ -7,10 +7,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::circuits::{CircuitId, Circuits};
+use super::circuits::Circuits;
 use crate::{
-    event::{OpenError, StreamFault},
-    ids::{ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
+    errors::{OpenError, StreamFault},
+    ids::{CircuitId, ConnectionId, ConnectionShare, JobId, QuicId, StreamId},
     quic::{self, Quic},
     rng::{HashKeys, Map},
     streams::{Read, Taken, WriteFault, windows::Window},

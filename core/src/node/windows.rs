@@ -5,8 +5,8 @@ use super::{
     transport::{Link, Via},
 };
 use crate::{
-    ids::ConnectionId,
-    streams::{SpliceId, splice::Splice},
+    ids::{ConnectionId, SpliceId},
+    streams::splice::Splice,
 };
 
 impl Node {

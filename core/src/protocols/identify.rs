@@ -1,8 +1,9 @@
 //! `/ipfs/id/1.0.0` and `/ipfs/id/push/1.0.0` (libp2p specs, identify): what each side is, speaks and sees.
 
+use std::fmt;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use libp2p_identity::{PeerId, PublicKey};
+use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use peerless_proto::pb::identify::Identify as Message;
 
@@ -13,14 +14,12 @@ use self::{
 };
 use super::by_connection::ByConnection;
 use crate::{
-    addresses::{AddressSource, Audience, site},
-    behaviour::{
-        Action, Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent,
-    },
-    event,
-    event::{OpenError, StreamFault},
+    behaviour::{Action, Behaviour, Context, Input, PeerEvent, Reply, StreamEvent},
+    errors::{OpenError, StreamFault},
     ids::{ConnectionId, StreamId, Token},
-    swarm::table::Direction,
+    info::Info,
+    names::{Direction, Framing, ProtocolName, ProtocolSpec},
+    swarm::addresses::{AddressSource, Audience, site},
     time::{Deadline, Instant, Timers, UnixTime},
 };
 
@@ -65,26 +64,6 @@ impl Default for Config {
     }
 }
 
-/// What a peer says of itself. Only the public key is proven (it hashes to the authenticated PeerId), and the addresses
-/// where [`Info::certified`] says so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Info {
-    /// The key behind the PeerId.
-    pub public_key: PublicKey,
-    /// Stream protocols it answers.
-    pub protocols: Vec<ProtocolName>,
-    /// Where it says it listens.
-    pub listen_addresses: Vec<Multiaddr>,
-    /// Whether the addresses come from a record signed by the peer.
-    pub certified: bool,
-    /// Where it sees us.
-    pub observed: Option<Multiaddr>,
-    /// Its software.
-    pub agent: String,
-    /// Its protocol family, such as `ipfs/0.1.0`.
-    pub protocol_version: String,
-}
-
 /// A peer told what it is, for the first time or anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -100,6 +79,12 @@ pub struct Event {
     pub says: Says,
 }
 
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "identified {} as {}", self.peer, self.info.agent)
+    }
+}
+
 /// What a message speaks of; the rest of an [`Info`] is from before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Says {
@@ -107,12 +92,6 @@ pub struct Says {
     pub addresses: bool,
     /// What it speaks.
     pub protocols: bool,
-}
-
-impl From<Event> for event::Event {
-    fn from(event: Event) -> Self {
-        Self::Identify(event)
-    }
 }
 
 /// Tells every peer that asks what we are, asks every new connection, and pushes what changes to those that listen.

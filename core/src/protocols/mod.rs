@@ -3,6 +3,6 @@
 mod by_connection;
 pub mod identify;
 pub mod ping;
-pub mod rate;
 pub mod relay;
 pub mod rendezvous;
+pub mod request_response;

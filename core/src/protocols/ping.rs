@@ -1,18 +1,16 @@
 //! `/ipfs/ping/1.0.0` (libp2p specs, ping): is the peer alive, and how far away is it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 
 use super::by_connection::ByConnection;
 use crate::{
-    behaviour::{
-        Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent,
-    },
-    event,
-    event::{OpenError, StreamFault},
+    behaviour::{Behaviour, Context, Input, PeerEvent, Reply, StreamEvent},
+    errors::{OpenError, StreamFault},
     ids::{ConnectionId, StreamId, Token},
+    names::{Framing, ProtocolName, ProtocolSpec},
     time::{Deadline, Instant, Timers, UnixTime},
 };
 
@@ -292,9 +290,13 @@ pub struct Event {
     pub result: Result<Duration, Failure>,
 }
 
-impl From<Event> for event::Event {
-    fn from(event: Event) -> Self {
-        Self::Ping(event)
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { peer, result, .. } = self;
+        match result {
+            Ok(rtt) => write!(f, "ping {peer} {rtt:?}"),
+            Err(error) => write!(f, "ping {peer} failed: {error}"),
+        }
     }
 }
 
@@ -310,7 +312,7 @@ pub enum Failure {
     Mismatch,
     /// No stream could be opened.
     #[error("{0}")]
-    Open(event::OpenError),
+    Open(OpenError),
     /// The stream was lost.
     #[error("{0}")]
     Stream(StreamFault),

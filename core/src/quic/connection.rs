@@ -11,7 +11,7 @@ use quinn_proto::{
 
 use super::{Read, ReadError, Taken, WriteError, clock::StdInstant, congestion};
 use crate::{
-    event::CloseReason,
+    errors::CloseReason,
     ids::{Id as _, QuicId, SocketId},
     time::Instant,
 };

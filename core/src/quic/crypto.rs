@@ -10,7 +10,7 @@ use quinn_proto::crypto::{
 use rustls::pki_types::CertificateDer;
 
 use crate::{
-    event::CloseReason,
+    errors::CloseReason,
     tls::{self, ALPN_LIBP2P, GenerateError, PeerError, TlsIdentity, Verdict, WallClock},
 };
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 
 use crate::{
-    event::CloseReason,
+    errors::CloseReason,
     ids::{QuicId, SocketId},
 };
 

@@ -58,7 +58,7 @@ use self::{
     timers::ConnectionTimers,
 };
 use crate::{
-    event::CloseReason,
+    errors::CloseReason,
     ids::{QuicId, SocketId},
     rng::Rng,
     time::{Deadline, Instant},

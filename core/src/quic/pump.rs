@@ -11,7 +11,7 @@ use super::{
     connection::{self, Connection, Phase, close_reason},
 };
 use crate::{
-    event::CloseReason,
+    errors::CloseReason,
     ids::{QuicId, SocketId},
 };
 

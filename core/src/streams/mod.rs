@@ -16,15 +16,12 @@ use peerless_proto::frame::{FrameDecoder, Framing};
 
 use self::negotiate::{Dialer, Listener};
 use crate::{
-    behaviour::{ProtocolName, Queues},
-    event::StreamFault,
-    ids::{Arena, ConnectionId, StreamId, StreamShare},
-    node::CircuitId,
+    errors::StreamFault,
+    ids::{Arena, CircuitId, ConnectionId, SpliceId, StreamId, StreamShare},
+    names::ProtocolName,
     rng::{HashKeys, Map},
     time::{Instant, Timers},
 };
-
-pub(crate) use self::splice::SpliceId;
 
 /// Limits of the stream layer.
 #[derive(Clone, Debug)]
@@ -55,7 +52,7 @@ impl Default for Config {
 pub enum Read {
     /// Bytes, at least one.
     Data(Bytes),
-    /// Nothing now; [`crate::event::AppStreamEvent::Readable`] follows.
+    /// Nothing now; [`crate::node::AppStreamEvent::Readable`] follows.
     Blocked,
     /// Nothing any more: the remote finished.
     Finished,
@@ -346,4 +343,10 @@ impl Queues for Streams {
     fn queued(&self, stream: StreamId) -> usize {
         self.get(stream).map_or(0, |s| s.queued)
     }
+}
+
+/// How full the write queues are.
+pub trait Queues: std::fmt::Debug {
+    /// Bytes sent on `stream` that have not been taken by its connection; 0 if the id is stale.
+    fn queued(&self, stream: StreamId) -> usize;
 }

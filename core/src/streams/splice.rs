@@ -13,8 +13,9 @@ use libp2p_identity::PeerId;
 use smallvec::SmallVec;
 
 use crate::{
-    event::{SpliceEnd, SpliceLimit, StreamFault},
-    ids::{ConnectionId, Id, StreamId, Token},
+    errors::{SpliceEnd, StreamFault},
+    ids::{ConnectionId, StreamId, Token},
+    names::SpliceLimit,
     streams::{Taken, WriteFault, pace::Pace, windows::Meter},
     time::Instant,
 };
@@ -26,24 +27,6 @@ pub(crate) const QUANTUM: usize = 64 << 10;
 /// Most chunks held for a side that cannot be written to: those of one turn are joined, so this is for what had been read
 /// before the streams were.
 const HOLD: usize = 16;
-
-/// One splice; generational like all ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SpliceId(u32, u32);
-
-impl Id for SpliceId {
-    fn from_parts(index: u32, generation: u32) -> Self {
-        Self(index, generation)
-    }
-
-    fn index(self) -> u32 {
-        self.0
-    }
-
-    fn generation(self) -> u32 {
-        self.1
-    }
-}
 
 /// What a splice needs of the transport: its two streams as byte pipes.
 pub(crate) trait Pipes {

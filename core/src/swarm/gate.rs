@@ -15,10 +15,11 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr, sync::Arc};
 use libp2p_identity::PeerId;
 use peerless_proto::keys::parse_peer_id;
 
-use super::{
+use super::{special, table::ConnectionInfo};
+use crate::{
+    errors::{Denial, Denied, Point},
+    names::Direction,
     network::{Network, NetworkMap},
-    special,
-    table::{ConnectionInfo, Direction},
 };
 
 /// Whom we talk to. What is denied is denied, whatever else is said of it. If anything is allowed by name, nothing else
@@ -117,86 +118,6 @@ impl Candidate<'_> {
             Self::Accept { .. } => Point::Accept,
             Self::Secured { .. } => Point::Secured,
             Self::Upgraded { .. } => Point::Upgraded,
-        }
-    }
-}
-
-/// Where the gate stands on the way to a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Point {
-    /// Before a peer is dialled.
-    PeerDial,
-    /// Before an address is dialled.
-    AddressDial,
-    /// Before an inbound handshake.
-    Accept,
-    /// After the handshake.
-    Secured,
-    /// Before a connection is announced, and whenever the lists or its address change.
-    Upgraded,
-}
-
-impl Point {
-    /// All of them, in the order in which a connection passes them.
-    pub const ALL: [Self; 5] =
-        [Self::PeerDial, Self::AddressDial, Self::Accept, Self::Secured, Self::Upgraded];
-
-    /// Its name in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::PeerDial => "peer_dial",
-            Self::AddressDial => "address_dial",
-            Self::Accept => "accept",
-            Self::Secured => "secured",
-            Self::Upgraded => "upgraded",
-        }
-    }
-}
-
-/// Why somebody is not talked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub struct Denied {
-    /// Where it was found.
-    pub at: Point,
-    /// Why.
-    pub why: Denial,
-}
-
-/// Why somebody is not talked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Denial {
-    /// The peer is on the deny list.
-    #[error("the peer is denied")]
-    Peer,
-    /// The address is in a network of the deny list.
-    #[error("the network {0} is denied")]
-    Network(Network),
-    /// The address is not reachable from everywhere.
-    #[error("the network {0} is private, and private addresses are denied")]
-    Private(Network),
-    /// There is an allow list, and neither the address nor the peer is on it.
-    #[error("it is not on the allow list")]
-    NotAllowed,
-    /// The embedder says no.
-    #[error("the application denies it")]
-    Gater,
-}
-
-impl Denial {
-    /// The names of all reasons in metrics.
-    pub const NAMES: [&str; 5] = ["peer", "network", "private", "not_allowed", "gater"];
-
-    /// Its name in metrics.
-    pub fn name(self) -> &'static str {
-        let [peer, network, private, not_allowed, gater] = Self::NAMES;
-        match self {
-            Self::Peer => peer,
-            Self::Network(_) => network,
-            Self::Private(_) => private,
-            Self::NotAllowed => not_allowed,
-            Self::Gater => gater,
         }
     }
 }

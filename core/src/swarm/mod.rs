@@ -15,12 +15,13 @@
 //! | `select.rs`    | which of several connections carries a new stream                      |
 //! | `dial/`        | dials: queue, ranking, back-off, black holes                           |
 
+pub mod addresses;
 pub mod autoconnect;
 pub mod config;
 pub mod dial;
 pub mod gate;
 pub mod health;
-pub mod network;
+pub mod peerstore;
 pub mod pruner;
 pub mod resources;
 pub mod select;
@@ -36,19 +37,21 @@ use std::{
 
 pub use self::{
     config::{InvalidConfig, SwarmConfig},
-    special::{Hostless, hostless},
+    special::hostless,
 };
 use self::{
-    gate::{Candidate, Denied, Gate, Point},
+    gate::{Candidate, Gate},
     pruner::Pruner,
-    resources::{Exceeded, Resource, Resources, Scope},
-    table::Direction,
+    resources::Resources,
     tags::Tags,
 };
+pub use crate::errors::Hostless;
 use crate::{
+    errors::{Exceeded, Point, Refusal, Resource, Scope},
     ids::{ConnectionShare, QuicId},
-    protocols::rate::Rate,
+    names::Direction,
     quic::{Admission, Verdict},
+    rate::Rate,
     time::Instant,
 };
 
@@ -201,32 +204,6 @@ impl Admission for Swarm {
         // Should it be refused after all, the connection has no share and is turned away when it has a peer.
         if let Ok(share) = self.resources.open_connection(now, Direction::Inbound, Some(remote.ip())) {
             self.opening.insert(id, share);
-        }
-    }
-}
-
-/// Why connection management does not want something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// We do not talk to it.
-    #[error("denied: {0}")]
-    Denied(Denied),
-    /// There is too much already.
-    #[error("{0}")]
-    Limit(Exceeded),
-    /// [`Node::shutdown`](crate::node::Node::shutdown) was called.
-    #[error("this node is shutting down")]
-    ShuttingDown,
-}
-
-impl Refusal {
-    /// The application error code that tells the remote, of those that go-libp2p uses.
-    pub(crate) fn code(&self) -> u64 {
-        match self {
-            Self::Denied(_) => 0x1007,
-            Self::Limit(_) => 0x1001,
-            Self::ShuttingDown => 0x1006,
         }
     }
 }

@@ -27,9 +27,9 @@ pub use self::{
     usage::Usage,
 };
 use crate::{
-    behaviour::ProtocolName,
+    errors::{Exceeded, Resource, Scope},
     ids::{Arena, ConnectionShare, StreamShare},
-    swarm::table::Direction,
+    names::{Direction, ProtocolName},
     time::Instant,
 };
 
@@ -398,125 +398,6 @@ fn forget_empty<K: Ord>(usages: &mut BTreeMap<K, Usage>, key: &K) {
     if usages.get(key).is_some_and(Usage::is_zero) {
         usages.remove(key);
     }
-}
-
-/// What has a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Scope {
-    /// Everything together.
-    System,
-    /// What is not anybody's yet.
-    Transient,
-    /// A behaviour, or the embedder.
-    Service,
-    /// A protocol.
-    Protocol,
-    /// A peer.
-    Peer,
-    /// A connection.
-    Connection,
-    /// A stream.
-    Stream,
-    /// An IPv4 address or an IPv6 /64.
-    Ip,
-    /// An IPv6 /56.
-    V6Slash56,
-    /// An IPv6 /48.
-    V6Slash48,
-    /// An IPv4 /24 or an IPv6 /48, as far as rates go.
-    Subnet,
-    /// A configured network.
-    Network,
-}
-
-impl Scope {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::System,
-        Self::Transient,
-        Self::Service,
-        Self::Protocol,
-        Self::Peer,
-        Self::Connection,
-        Self::Stream,
-        Self::Ip,
-        Self::V6Slash56,
-        Self::V6Slash48,
-        Self::Subnet,
-        Self::Network,
-    ];
-
-    /// Whether it is somewhere that connections come from.
-    pub(crate) fn is_a_place(self) -> bool {
-        matches!(self, Self::Ip | Self::V6Slash56 | Self::V6Slash48 | Self::Subnet | Self::Network)
-    }
-
-    /// Its name in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::Transient => "transient",
-            Self::Service => "service",
-            Self::Protocol => "protocol",
-            Self::Peer => "peer",
-            Self::Connection => "connection",
-            Self::Stream => "stream",
-            Self::Ip => "ip",
-            Self::V6Slash56 => "v6_56",
-            Self::V6Slash48 => "v6_48",
-            Self::Subnet => "subnet",
-            Self::Network => "network",
-        }
-    }
-}
-
-/// Of what there may only be so much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Resource {
-    /// Connections in both directions.
-    Connections,
-    /// Connections that others opened.
-    InboundConnections,
-    /// Connections that we opened.
-    OutboundConnections,
-    /// Streams in both directions.
-    Streams,
-    /// Streams that others opened.
-    InboundStreams,
-    /// Streams that we opened.
-    OutboundStreams,
-    /// Bytes.
-    Memory,
-    /// How often connections come.
-    Rate,
-}
-
-impl Resource {
-    /// Its name in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::InboundConnections => "inbound_connections",
-            Self::OutboundConnections => "outbound_connections",
-            Self::Streams => "streams",
-            Self::InboundStreams => "inbound_streams",
-            Self::OutboundStreams => "outbound_streams",
-            Self::Memory => "memory",
-            Self::Rate => "rate",
-        }
-    }
-}
-
-/// What was asked for would be too much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the limit on {} of the {} is reached", resource.name(), scope.name())]
-pub struct Exceeded {
-    /// Whose limit.
-    pub scope: Scope,
-    /// The limit on what.
-    pub resource: Resource,
 }
 
 #[cfg(test)]

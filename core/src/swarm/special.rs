@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use multiaddr::{Multiaddr, Protocol};
 use smallvec::{SmallVec, smallvec};
 
-use super::network::Network;
+use crate::{errors::Hostless, network::Network};
 
 /// A network and whether it is reachable from everywhere. Where the registry says neither yes nor no, it is not.
 type Row<A> = (A, u8, bool);
@@ -70,30 +70,6 @@ const V6: &[Row<Ipv6Addr>] = &[
     (v6(0xfe80, 0, 0, 0, 0), 10, NOT),            // link-local
     (v6(0xff00, 0, 0, 0, 0), 8, NOT),             // multicast
 ];
-
-/// Why an address leads to no host. Such an address is not dialled, and not believed if somebody says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Hostless {
-    /// `0.0.0.0/8` or `::`, which are for binding sockets.
-    #[error("0.0.0.0 and :: name no host")]
-    Unspecified,
-    /// `224.0.0.0/4` or `ff00::/8`.
-    #[error("a multicast address names no single host")]
-    Multicast,
-    /// `255.255.255.255`.
-    #[error("a broadcast address names no single host")]
-    Broadcast,
-    /// The rest of `240.0.0.0/4`.
-    #[error("240.0.0.0/4 is reserved, no host is there")]
-    Reserved,
-    /// A socket of ours is bound there, or the embedder says that we are there: nobody else is.
-    #[error("that is an address of this node itself")]
-    Ours,
-    /// Port 0.
-    #[error("port 0 is no port")]
-    Port,
-}
 
 /// Why an address leads to no host, if it does not; of a circuit's the relay's. A name may lead to one.
 pub fn hostless(address: &Multiaddr) -> Option<Hostless> {

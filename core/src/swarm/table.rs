@@ -8,21 +8,12 @@ use peerless_proto::address;
 use smallvec::SmallVec;
 
 use crate::{
-    event::CircuitLimit,
     ids::{Arena, ConnectionId},
+    names::{CircuitLimit, Direction},
     rng::{HashKeys, Map},
     swarm::dial::rank::{self, Reach},
     time::Instant,
 };
-
-/// Who opened a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// The remote.
-    Inbound,
-    /// We.
-    Outbound,
-}
 
 /// What is known of one connection.
 #[derive(Clone, Debug)]

@@ -34,7 +34,8 @@ pub use self::{
     },
 };
 use crate::{
-    event::{StreamFault, UpgradeError, UpgradeRole},
+    errors::{StreamFault, UpgradeError},
+    names::UpgradeRole,
     streams::negotiate::{Dialer, Listener, NegotiateError},
     time::{Deadline, Instant},
 };

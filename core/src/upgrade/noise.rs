@@ -13,7 +13,7 @@ use snow::{Builder, HandshakeState, TransportState};
 use thiserror::Error;
 
 use crate::{
-    event::UpgradeRole,
+    names::UpgradeRole,
     rng::{Rng, RngCore as _},
     tls::WrongPeer,
 };

@@ -5,7 +5,8 @@ use libp2p_identity::{Keypair, PeerId};
 
 use super::{noise, noise::Noise, noise::NoiseError, yamux};
 use crate::{
-    event::{UpgradeError, UpgradeRole},
+    errors::UpgradeError,
+    names::UpgradeRole,
     tls::{self, ALPN_LIBP2P, ALPN_YAMUX, PeerError, TlsError, TlsIdentity, TlsStream, WrongPeer},
 };
 

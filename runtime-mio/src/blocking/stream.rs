@@ -12,10 +12,10 @@ use std::{
 use bytes::Bytes;
 use peerless_core::{
     PeerId,
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, StreamFault},
+    errors::StreamFault,
     ids::{ConnectionId, StreamId},
-    node::{Node, Read as NodeRead, StreamError},
+    names::ProtocolName,
+    node::{AppStreamEvent, Node, Read as NodeRead, StreamError},
     time::Instant,
 };
 

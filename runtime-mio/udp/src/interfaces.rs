@@ -22,7 +22,7 @@ pub fn bound(local: SocketAddr) -> io::Result<Bound> {
 }
 
 /// Which of our addresses, `locals`, a datagram to `remote` leaves from; the answer to
-/// [`Event::Route`](peerless_core::event::Event::Route). `None` if there is no way there, or by none of them.
+/// [`Event::Route`](peerless_core::node::Event::Route). `None` if there is no way there, or by none of them.
 pub fn source_for(remote: SocketAddr, locals: impl IntoIterator<Item = IpAddr>) -> Option<IpAddr> {
     let any: IpAddr =
         if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use peerless_core::event::Family;
+use peerless_core::names::Family;
 use peerless_proto::dns::{self, AddressQuery, DnsError, TextQuery};
 
 /// Where the system says whom to ask.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use peerless_core::{event::Family, ids::QueryId};
+use peerless_core::{ids::QueryId, names::Family};
 
 use crate::names::{Answer, Names};
 

@@ -8,9 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use peerless_core::{
-    event::{AppStreamEvent, Event},
     ids::{ConnectionId, DialId, StreamId},
-    node::{Node, Read, StreamError},
+    node::{AppStreamEvent, Event, Node, Read, StreamError},
     time::Instant,
 };
 

@@ -20,10 +20,9 @@ use bytes::Bytes;
 use multiaddr::Protocol;
 use peerless_core::{
     Multiaddr, PeerId,
-    behaviour::ProtocolName,
-    event::Event,
     identity::Identity,
-    node::{self, AppProtocol},
+    names::ProtocolName,
+    node::{self, AppProtocol, Event},
     protocols::relay::{client, hop},
     rng::Rng,
     time::{Instant, UnixTime},

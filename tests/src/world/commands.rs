@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use peerless_core::{
     Multiaddr, PeerId,
-    event::{DialError, Event},
+    errors::DialError,
     ids::{ConnectionId, DialId, StreamId},
-    node::Node,
+    node::{Event, Node},
     protocols::{
         relay::{client::Client, hop::Hop},
         rendezvous::client as rendezvous,

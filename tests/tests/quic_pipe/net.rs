@@ -10,7 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use peerless_core::{
     PeerId,
-    event::CloseReason,
+    errors::CloseReason,
     identity::Identity,
     ids::{QuicId, SocketId},
     quic::{

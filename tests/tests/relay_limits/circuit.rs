@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use peerless_core::{
-    behaviour::Framing,
-    event::{AppStreamEvent, CircuitLimit, Event},
+    errors::RelayStatus,
     ids::{ConnectionId, StreamId},
-    node::{AppProtocol, Config, Read},
+    names::{CircuitLimit, Framing},
+    node::{AppProtocol, AppStreamEvent, Config, Event, Read},
     protocols::relay::{
-        HOP, Roles, STOP, Status,
+        HOP, Roles, STOP,
         hop::{self, CircuitEnd},
         limits::RelayLimits,
     },
@@ -97,7 +97,7 @@ impl Scene {
         let reserving = scene.ask(target, from_target, &HopMessage::reserve());
         scene.w.run_for(ms(200));
         let granted: HopMessage = scene.message(target, reserving);
-        assert_eq!(Status::from(granted.status), Status::Ok);
+        assert_eq!(RelayStatus::from(granted.status), RelayStatus::Ok);
         scene
     }
 
@@ -121,7 +121,7 @@ impl Scene {
         self.write(self.target, target, encode_frame(FRAMING, &ok.encode_to_vec()));
         self.w.run_for(ms(50));
         let answer: HopMessage = self.message(self.source, source);
-        assert_eq!(Status::from(answer.status), Status::Ok);
+        assert_eq!(RelayStatus::from(answer.status), RelayStatus::Ok);
         assert_eq!(answer.limit, asked.limit, "both are told the same");
         let opened = self.relay_said(|event| matches!(event, hop::Event::CircuitOpened { .. }));
         let opened = opened.last().expect("the circuit is open").0;

@@ -217,7 +217,9 @@ fn each_limit_lets_its_number_pass_and_not_one_more_and_the_next_when_one_has_go
         three_pass(&row);
         for limits in [NONE, ENDLESS] {
             let mut solo = relay(limits);
-            (0..5).for_each(|n| assert_eq!(row.ask(&mut solo, n), Status::Ok, "{}: no limit", row.counter));
+            (0..5).for_each(|n| {
+                assert_eq!(row.ask(&mut solo, n), RelayStatus::Ok, "{}: no limit", row.counter)
+            });
             leave(&mut solo);
         }
     }
@@ -236,36 +238,36 @@ fn three_pass(row: &Row) {
         row.ask(solo, n - 1)
     };
     for _ in 0..3 {
-        assert_eq!(next(&mut solo), Status::Ok, "{counter}");
+        assert_eq!(next(&mut solo), RelayStatus::Ok, "{counter}");
     }
     assert_eq!((next(&mut solo), refusal(&mut solo)), (status, (status, why)));
     assert_eq!(solo.counters.get(&counter), 1, "{counter}");
-    assert_eq!(row.ask_other(&mut solo), Status::Ok, "{counter}: not within its reach");
+    assert_eq!(row.ask_other(&mut solo), RelayStatus::Ok, "{counter}: not within its reach");
     row.free_one(&mut solo, |solo| assert_eq!(next(solo), status, "{counter}: a tick early"));
-    assert_eq!(next(&mut solo), Status::Ok, "{counter}: one has gone");
+    assert_eq!(next(&mut solo), RelayStatus::Ok, "{counter}: one has gone");
     assert_eq!(next(&mut solo), status, "{counter}");
     row.free_all(&mut solo);
     for _ in 0..3 {
-        assert_eq!(next(&mut solo), Status::Ok, "{counter}: all have gone");
+        assert_eq!(next(&mut solo), RelayStatus::Ok, "{counter}: all have gone");
     }
     assert_eq!(next(&mut solo), status, "{counter}");
     leave(&mut solo);
 }
 
 impl Row {
-    fn refusal(&self) -> (Status, &'static str) {
+    fn refusal(&self) -> (RelayStatus, &'static str) {
         match self.trial {
             Trial::Reservations { why, .. } | Trial::ReservationRate { why, .. } => {
-                (Status::ReservationRefused, why)
+                (RelayStatus::ReservationRefused, why)
             }
             Trial::Circuits { why, .. } | Trial::CircuitRate { why, .. } => {
-                (Status::ResourceLimitExceeded, why)
+                (RelayStatus::ResourceLimitExceeded, why)
             }
             Trial::Carried(_) => unreachable!("nothing is refused"),
         }
     }
 
-    fn ask(&self, solo: &mut Solo<Hop>, n: usize) -> Status {
+    fn ask(&self, solo: &mut Solo<Hop>, n: usize) -> RelayStatus {
         match &self.trial {
             Trial::Reservations { nth, .. } => ask_to_reserve(solo, &nth(n), false),
             Trial::ReservationRate { nth, .. } => ask_to_reserve(solo, &nth(n), true),
@@ -276,7 +278,7 @@ impl Row {
     }
 
     /// Somebody of whom the limit does not speak: at a full relay that is one who renews.
-    fn ask_other(&self, solo: &mut Solo<Hop>) -> Status {
+    fn ask_other(&self, solo: &mut Solo<Hop>) -> RelayStatus {
         match &self.trial {
             Trial::Reservations { nth, other, .. } => {
                 let renewed = ask_to_reserve(solo, &nth(1), false);
@@ -284,7 +286,7 @@ impl Row {
             }
             Trial::ReservationRate { other, .. } => ask_to_reserve(solo, other, true),
             Trial::Circuits { other, .. } => {
-                other.as_ref().map_or(Status::Ok, |other| ask_to_connect(solo, other, false))
+                other.as_ref().map_or(RelayStatus::Ok, |other| ask_to_connect(solo, other, false))
             }
             Trial::CircuitRate { other, .. } => ask_to_connect(solo, other, true),
             Trial::Carried(_) => unreachable!("nothing is asked"),
@@ -327,7 +329,7 @@ fn by(solo: &mut Solo<Hop>, (name, ip): &Peer) -> ConnectionId {
     known.unwrap_or_else(|| at(solo, name, *ip))
 }
 
-fn ask_to_reserve(solo: &mut Solo<Hop>, who: &Peer, leaves: bool) -> Status {
+fn ask_to_reserve(solo: &mut Solo<Hop>, who: &Peer, leaves: bool) -> RelayStatus {
     let connection = by(solo, who);
     let status = reserve(solo, connection);
     if leaves {
@@ -337,9 +339,9 @@ fn ask_to_reserve(solo: &mut Solo<Hop>, who: &Peer, leaves: bool) -> Status {
 }
 
 /// The target has a reservation, or gets one.
-fn ask_to_connect(solo: &mut Solo<Hop>, (who, target): &(Peer, String), leaves: bool) -> Status {
+fn ask_to_connect(solo: &mut Solo<Hop>, (who, target): &(Peer, String), leaves: bool) -> RelayStatus {
     let holder = by(solo, &(target.clone(), v4(200, 1)));
-    assert_eq!(reserve(solo, holder), Status::Ok);
+    assert_eq!(reserve(solo, holder), RelayStatus::Ok);
     let connection = by(solo, who);
     let (_, status) = connect(solo, connection, target);
     if leaves {

@@ -10,22 +10,24 @@ use std::{
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 use peerless_core::{
-    addresses::{AddressSource, Addresses},
-    behaviour::{
-        Action, Behaviour, Context, ContextParts, Input, PeerEvent, ProtocolName, Queues, Reply, StreamEvent,
-        View,
-    },
+    behaviour::{Action, Behaviour, Context, ContextParts, Input, PeerEvent, Reply, StreamEvent, View},
     counters::Counters,
-    event::{CloseReason, DialError, Event, OpenError, StreamFault},
+    errors::{CloseReason, DialError, OpenError, StreamFault},
     identity::Identity,
     ids::{Arena, ConnectionId, StreamId, Token},
-    peerstore::{Peerstore, PeerstoreConfig},
+    names::{Direction, ProtocolName},
+    node::Event,
     protocols::relay::{
         client::{self, Client},
         hop::{self, Hop},
     },
     rng::{HashKeys, Rng},
-    swarm::table::{ConnectionInfo, Connections, Direction},
+    streams::Queues,
+    swarm::{
+        addresses::{AddressSource, Addresses},
+        peerstore::{Peerstore, PeerstoreConfig},
+        table::{ConnectionInfo, Connections},
+    },
     time::{Instant, UnixTime, WallClock},
 };
 
@@ -382,7 +384,7 @@ impl Crowd {
                         peer.party.addresses.remove(&address, source);
                     });
                 }
-                (Action::Emit(event), _) => self.on_event(who, &event),
+                (Action::Emit(notice), _) => self.on_event(who, &Event::from_notice("solo", notice)),
                 (Action::Protect { .. } | Action::Unprotect { .. }, _) => {}
                 (action, _) => panic!("{who:?} does not do {action:?} here"),
             }

@@ -1,6 +1,6 @@
 //! Being registered, whatever happens to the point.
 
-use peerless_core::protocols::identify;
+use peerless_core::info::Info;
 
 use super::*;
 
@@ -257,7 +257,7 @@ fn what_a_point_calls_itself_says_which_dialect_comes_first() {
         let mut solo = client();
         register(&mut solo);
         let connection = solo.dialled("R");
-        let info = identify::Info {
+        let info = Info {
             public_key: identity("R").public(),
             protocols: vec![],
             listen_addresses: vec![],

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use peerless_core::{
     behaviour::{Input, PeerEvent, StreamEvent},
-    event::Event as NodeEvent,
     ids::{ConnectionId, StreamId},
-    protocols::{
-        identify::Info,
-        rendezvous::{
-            self, RENDEZVOUS, Status,
-            server::{Config, Event, Limits, Server},
-        },
+    info::Info,
+    node::Event as NodeEvent,
+    protocols::rendezvous::{
+        self, RENDEZVOUS, Status,
+        server::{Config, Event, Limits, Server},
     },
 };
 use peerless_proto::{

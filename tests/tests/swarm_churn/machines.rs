@@ -4,9 +4,9 @@ use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
 use peerless_core::{
     Multiaddr, PeerId,
-    behaviour::ProtocolName,
     ids::{ConnectionId, ConnectionShare},
-    peerstore::{Peerstore, PeerstoreConfig, Source},
+    names::{Direction, ProtocolName},
+    network::Network,
     rng::{HashKeys, Rng},
     swarm::{
         autoconnect::{AutoConnect, AutoConnectConfig},
@@ -19,11 +19,11 @@ use peerless_core::{
         },
         gate::{self, Entry, Gate, GateConfig},
         health::{Health, HealthConfig, Situation},
-        network::Network,
+        peerstore::{Peerstore, PeerstoreConfig, Source},
         pruner::{self, Pruner, PrunerConfig},
         resources::{Limits, Resources},
         select::{self, Choice, Strategy},
-        table::{ConnectionInfo, Connections, Direction},
+        table::{ConnectionInfo, Connections},
         tags::Tags,
     },
     time::Instant,

@@ -7,13 +7,14 @@ use std::{
 
 use peerless_core::{
     PeerId,
-    event::{CloseReason, Event},
+    errors::CloseReason,
     ids::ConnectionId,
-    node::Node,
+    names::Direction,
+    network::Network,
+    node::{Event, Node},
     swarm::{
-        network::Network,
         resources::{CONNECTION_MEMORY, Limits, ScopeLimit, Usage},
-        table::{ConnectionInfo, Direction},
+        table::ConnectionInfo,
     },
     time::Instant,
 };

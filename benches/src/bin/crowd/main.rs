@@ -9,10 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use peerless_benches::crowd::Crowd;
 use peerless_core::{
     Multiaddr,
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, Event},
     ids::{ConnectionId, DialId, StreamId},
-    node::Read,
+    names::ProtocolName,
+    node::{AppStreamEvent, Event, Read},
     protocols::relay::client,
     time::Instant,
 };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use peerless_benches::crowd::Crowd;
-use peerless_core::{Multiaddr, event::Event, ids::DialId};
+use peerless_core::{Multiaddr, ids::DialId, node::Event};
 use serde_json::json;
 
 use crate::{ECHO, Failure, PATIENCE, SOURCE, dial_all, drain, event, print, until};

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use peerless_benches::crowd::Crowd;
 use peerless_core::{
     Multiaddr,
-    event::{AppStreamEvent, Event},
     ids::StreamId,
-    node::{Node, Read, StreamError},
+    node::{AppStreamEvent, Event, Node, Read, StreamError},
     time::Instant,
 };
 use serde_json::json;

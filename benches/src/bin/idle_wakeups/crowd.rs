@@ -9,9 +9,8 @@ use std::{
 use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 use peerless_core::{
     Multiaddr,
-    event::Event,
     ids::SocketId,
-    node::{Bound, Datagram, Node, Start},
+    node::{Bound, Datagram, Event, Node, Start},
     time::{Instant, UnixTime},
 };
 use serde_json::json;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use peerless_core::{
     PeerId,
-    behaviour::{Behaviour, Context, Framing, Input, ProtocolName, ProtocolSpec, Reply, StreamEvent},
-    event::SpliceLimit,
+    behaviour::{Behaviour, Context, Input, Reply, StreamEvent},
     ids::{StreamId, Token},
+    names::{Framing, ProtocolName, ProtocolSpec, SpliceLimit},
 };
 
 /// What the source opens.

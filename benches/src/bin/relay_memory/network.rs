@@ -11,9 +11,8 @@ use bytes::BytesMut;
 use cpu_time::ThreadTime;
 use peerless_core::{
     Multiaddr, PeerId,
-    event::Event,
     ids::SocketId,
-    node::{Bound, Datagram, Ecn, Node},
+    node::{Bound, Datagram, Ecn, Event, Node},
     time::Instant,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};

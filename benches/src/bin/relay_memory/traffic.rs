@@ -5,11 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::ValueEnum;
 use peerless_core::{
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, Event},
     identity::Identity,
     ids::{ConnectionId, DialId, StreamId},
-    node::{AppProtocol, Config, Node, Read, Start, StreamError},
+    names::ProtocolName,
+    node::{AppProtocol, AppStreamEvent, Config, Event, Node, Read, Start, StreamError},
     protocols::relay::{client, limits::RelayLimits},
     rng::Rng,
     time::{Instant, UnixTime},

@@ -6,11 +6,10 @@ use bytes::Bytes;
 use peerless_benches::crowd::Crowd;
 use peerless_core::{
     Multiaddr,
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, Event},
     identity::Identity,
     ids::{ConnectionId, StreamId},
-    node::Read,
+    names::ProtocolName,
+    node::{AppStreamEvent, Event, Read},
 };
 use peerless_proto::{
     pb::{

@@ -9,9 +9,10 @@ use peerless_proto::address::{self, parse_multiaddr};
 use super::{Dialing, Due, State, Target};
 use crate::{
     behaviour::Input,
-    event::{AttemptError, CloseReason, DialError, Event, Family},
+    errors::{AttemptError, CloseReason, DialError},
     ids::{JobId, QueryId, QuicId, Token},
-    node::{Node, pump::Work},
+    names::Family,
+    node::{Event, Node, pump::Work},
     swarm::{
         dial::rank::{self, Candidate, Reach, Worth},
         gate,

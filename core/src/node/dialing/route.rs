@@ -10,9 +10,9 @@ use multiaddr::Multiaddr;
 
 use super::{Dialing, Job, attempt::Attempt, target::Target};
 use crate::{
-    event::{AttemptError, Event},
+    errors::AttemptError,
     ids::{JobId, QueryId, SocketId},
-    node::Node,
+    node::{Event, Node},
     swarm::dial::black_hole::BlackHole,
 };
 

@@ -7,11 +7,12 @@ use multiaddr::{Multiaddr, Protocol};
 use peerless_proto::address::{self, CircuitAddr};
 
 use crate::{
-    event::{AttemptError, Family},
+    errors::{AttemptError, Hostless},
     ids::SocketId,
+    names::Family,
     node::Node,
     protocols::relay::client::any_relay,
-    swarm::{Hostless, hostless},
+    swarm::hostless,
 };
 
 /// Where to try.

@@ -3,7 +3,11 @@
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
-use crate::{ids::DialId, node::Node, peerstore::Archive, swarm::dial::DialOptions};
+use crate::{
+    ids::DialId,
+    node::Node,
+    swarm::{dial::DialOptions, peerstore::Archive},
+};
 
 impl Node {
     /// Whether a request has to wait, because the store may know better where the peer is than we do.

@@ -1,9 +1,9 @@
 //! What connection management counts and holds.
 
 use super::{Family, Node, Tally, counter, gauge};
-use crate::swarm::{
-    gate::{Denial, Point},
-    resources::{Resource, Scope, Usage},
+use crate::{
+    errors::{Denial, Point, Resource, Scope},
+    swarm::resources::Usage,
 };
 
 impl Node {

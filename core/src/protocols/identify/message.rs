@@ -12,9 +12,11 @@ use peerless_proto::{
     peer_record::PeerRecord,
 };
 
-use super::{Info, Says};
+use super::Says;
 use crate::{
-    behaviour::{Context, ProtocolName},
+    behaviour::Context,
+    info::Info,
+    names::ProtocolName,
     swarm::{
         dial::rank::{Reach, reach},
         hostless,

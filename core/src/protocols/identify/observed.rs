@@ -11,7 +11,7 @@ use std::{
 
 use multiaddr::Multiaddr;
 
-use crate::addresses::{AddressSource, Site};
+use crate::swarm::addresses::{AddressSource, Site};
 
 /// So many parts of the network must see us at an address for it to be believed (go-libp2p: 4 groups of observers): a
 /// crowd in one place may be one liar.

@@ -17,9 +17,9 @@ use super::{
     message::{MAX_ADDRESSES, MAX_PROTOCOLS, clip},
 };
 use crate::{
-    addresses::Audience,
-    behaviour::{Context, ProtocolName, View},
-    swarm::table::ConnectionInfo,
+    behaviour::{Context, View},
+    names::ProtocolName,
+    swarm::{addresses::Audience, table::ConnectionInfo},
     time::{Instant, UnixTime},
 };
 
@@ -136,7 +136,7 @@ impl Face {
     /// As much as fits: the last addresses are the first to go (see [`Addresses::told_to`]), the signed record only if it
     /// leaves no room at all.
     ///
-    /// [`Addresses::told_to`]: crate::addresses::Addresses::told_to
+    /// [`Addresses::told_to`]: crate::swarm::addresses::Addresses::told_to
     fn compose(&self, view: View<'_>, config: &Config, protocols: &[ProtocolName]) -> Message {
         let mut message = Message {
             public_key: Some(keys::encode_public_key(&view.identity.public())),

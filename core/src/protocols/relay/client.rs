@@ -27,17 +27,17 @@ pub use self::{
     events::{Event, ReservationState, ReserveError},
 };
 use super::{
-    HOP, STOP, Status,
+    HOP, STOP,
     score::{ScorePolicy, Scores},
     spec, stop, wire,
 };
 use crate::{
-    behaviour::{
-        Action, Behaviour, Context, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent,
-    },
-    event::{AttemptError, CloseReason, DialError, OpenError, StreamFault, UpgradeRole},
+    behaviour::{Action, Behaviour, Context, Input, PeerEvent, Reply, StreamEvent},
+    errors::{AttemptError, CloseReason, DialError, OpenError, RelayStatus, StreamFault},
     ids::{ConnectionId, StreamId, Token},
-    protocols::{by_connection::ByConnection, identify},
+    info::Info,
+    names::{ProtocolName, ProtocolSpec, UpgradeRole},
+    protocols::by_connection::ByConnection,
     time::{Deadline, Instant, Timers, UnixTime},
 };
 
@@ -345,7 +345,7 @@ impl Client {
         match stop::judge(frame, reserved, view.local_peer()) {
             Ok(stop::Incoming { source, limit }) => {
                 cx.count("relay.stop.accepted");
-                cx.send(stream, wire::encode(&wire::stop_answer(Status::Ok)));
+                cx.send(stream, wire::encode(&wire::stop_answer(RelayStatus::Ok)));
                 let token = cx.token();
                 cx.push(Action::Upgrade { token, stream, peer: source, role: UpgradeRole::Responder, limit });
             }
@@ -394,7 +394,7 @@ impl Client {
         }
     }
 
-    fn on_identified(&mut self, cx: &mut Context<'_>, connection: ConnectionId, info: &identify::Info) {
+    fn on_identified(&mut self, cx: &mut Context<'_>, connection: ConnectionId, info: &Info) {
         let view = cx.view();
         let Some(connection) = view.connections.get(connection) else { return };
         self.known.identified(view, connection, info, cx.now());

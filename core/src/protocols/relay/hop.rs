@@ -25,14 +25,15 @@ pub use self::{
     events::{CircuitEnd, Event},
 };
 use super::{
-    HOP, STOP, Status, direct_connection,
+    HOP, STOP, direct_connection,
     limits::{ConnectRequest, Place, Places, Refusal},
     spec, wire,
 };
 use crate::{
-    behaviour::{Behaviour, Context, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent},
-    event::{SpliceEnd, SpliceReport},
+    behaviour::{Behaviour, Context, Input, PeerEvent, Reply, StreamEvent},
+    errors::{RelayStatus, SpliceEnd},
     ids::{ConnectionId, StreamId, Token},
+    names::{ProtocolName, ProtocolSpec, SpliceReport},
     protocols::by_connection::ByConnection,
     time::{Deadline, Instant, Timers, UnixTime},
 };
@@ -295,7 +296,7 @@ impl Hop {
         }
         self.streams.remove(source_stream);
         self.streams.remove(target_stream);
-        let mut message = wire::hop_answer(Status::Ok);
+        let mut message = wire::hop_answer(RelayStatus::Ok);
         message.limit = wire::limit_to_wire(self.config.limits.circuit());
         cx.send(source_stream, wire::encode(&message));
         let token = cx.splice(source_stream, target_stream, self.config.limits.splice());

@@ -2,16 +2,17 @@
 //! effects.
 
 mod refusal;
+mod swarm;
 
 use std::{net::IpAddr, time::Duration};
 
 use smallvec::SmallVec;
 
 pub use self::refusal::Refusal;
-pub(super) use crate::protocols::rate::Buckets;
-pub use crate::protocols::rate::Rate;
+pub(super) use crate::rate::Buckets;
+pub use crate::rate::Rate;
 use crate::{
-    event::{CircuitLimit, SpliceLimit},
+    names::{CircuitLimit, SpliceLimit},
     time::Instant,
 };
 

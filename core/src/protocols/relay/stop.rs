@@ -8,8 +8,8 @@ use peerless_proto::pb::{
     relay::{StopMessage, StopType},
 };
 
-use super::{Status, wire};
-use crate::event::CircuitLimit;
+use super::wire;
+use crate::{errors::RelayStatus, names::CircuitLimit};
 
 /// A circuit to be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,25 +21,25 @@ pub(super) struct Incoming {
 }
 
 /// Decides on a relay's first message. `reserved` says whether we hold a reservation with it; `us` is our own peer id.
-pub(super) fn judge(frame: &[u8], reserved: bool, us: PeerId) -> Result<Incoming, Status> {
-    let message: StopMessage = pb::decode(frame).map_err(|_| Status::MalformedMessage)?;
+pub(super) fn judge(frame: &[u8], reserved: bool, us: PeerId) -> Result<Incoming, RelayStatus> {
+    let message: StopMessage = pb::decode(frame).map_err(|_| RelayStatus::MalformedMessage)?;
     match message.kind() {
         Some(StopType::Connect) => {}
-        None if message.r#type.is_none() => return Err(Status::MalformedMessage),
-        _ => return Err(Status::UnexpectedMessage),
+        None if message.r#type.is_none() => return Err(RelayStatus::MalformedMessage),
+        _ => return Err(RelayStatus::UnexpectedMessage),
     }
-    let source = wire::peer_of(message.peer.as_ref()).ok_or(Status::MalformedMessage)?;
+    let source = wire::peer_of(message.peer.as_ref()).ok_or(RelayStatus::MalformedMessage)?;
     if !reserved || source == us {
-        return Err(Status::PermissionDenied);
+        return Err(RelayStatus::PermissionDenied);
     }
     Ok(Incoming { source, limit: wire::limit_from_wire(message.limit.as_ref()) })
 }
 
 /// The counter that counts a refusal.
-pub(super) fn counter(status: Status) -> &'static str {
+pub(super) fn counter(status: RelayStatus) -> &'static str {
     match status {
-        Status::PermissionDenied => "relay.stop.refused.permission_denied",
-        Status::UnexpectedMessage => "relay.stop.refused.unexpected",
+        RelayStatus::PermissionDenied => "relay.stop.refused.permission_denied",
+        RelayStatus::UnexpectedMessage => "relay.stop.refused.unexpected",
         _ => "relay.stop.refused.malformed",
     }
 }

@@ -11,18 +11,22 @@ use peerless_proto::{
     voucher::Voucher,
 };
 
-use super::{STOP, Status};
-use crate::{behaviour::ProtocolName, event::CircuitLimit, time::UnixTime};
+use super::STOP;
+use crate::{
+    errors::RelayStatus,
+    names::{CircuitLimit, ProtocolName},
+    time::UnixTime,
+};
 
 /// The longest circuit duration taken from a message. js-libp2p states milliseconds as if they were seconds.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) fn hop_answer(status: Status) -> msg::HopMessage {
+pub(super) fn hop_answer(status: RelayStatus) -> msg::HopMessage {
     let kind = Some(msg::HopType::Status as i32);
     msg::HopMessage { r#type: kind, status: Some(status.code()), ..Default::default() }
 }
 
-pub(super) fn stop_answer(status: Status) -> msg::StopMessage {
+pub(super) fn stop_answer(status: RelayStatus) -> msg::StopMessage {
     let kind = Some(msg::StopType::Status as i32);
     msg::StopMessage { r#type: kind, status: Some(status.code()), ..Default::default() }
 }
@@ -63,7 +67,7 @@ fn describe_hop(frame: &[u8], unix: UnixTime) -> Option<String> {
     let mut words = match message.kind()? {
         msg::HopType::Reserve => vec!["RESERVE".to_string()],
         msg::HopType::Connect => vec!["CONNECT".into(), describe_peer(message.peer.as_ref())],
-        msg::HopType::Status => vec!["STATUS".into(), Status::from(message.status).to_string()],
+        msg::HopType::Status => vec!["STATUS".into(), RelayStatus::from(message.status).to_string()],
     };
     if let Some(reservation) = &message.reservation {
         words.push(format!("expire={}", describe_expiry(reservation.expire.unwrap_or(0), unix.as_secs())));
@@ -83,7 +87,7 @@ fn describe_stop(frame: &[u8]) -> Option<String> {
     let message: msg::StopMessage = pb::decode(frame).ok()?;
     let mut words = match message.kind()? {
         msg::StopType::Connect => vec!["CONNECT".into(), describe_peer(message.peer.as_ref())],
-        msg::StopType::Status => vec!["STATUS".to_string(), Status::from(message.status).to_string()],
+        msg::StopType::Status => vec!["STATUS".to_string(), RelayStatus::from(message.status).to_string()],
     };
     words.extend(describe_limit(message.limit.as_ref()));
     Some(words.join(" "))

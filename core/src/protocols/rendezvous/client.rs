@@ -26,8 +26,9 @@ use self::{
 };
 use super::{MAX_NAMESPACE, MAX_TTL, wire};
 use crate::{
-    behaviour::{Behaviour, Context, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply},
+    behaviour::{Behaviour, Context, Input, PeerEvent, Reply},
     ids::{StreamId, Token},
+    names::{ProtocolName, ProtocolSpec},
     protocols::by_connection::ByConnection,
     time::{Deadline, Instant, Timers, UnixTime},
 };

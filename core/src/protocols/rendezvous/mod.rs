@@ -9,10 +9,7 @@ use std::{fmt, time::Duration};
 
 use peerless_proto::pb::rendezvous::ResponseStatus;
 
-use crate::{
-    behaviour::{Framing, ProtocolName, ProtocolSpec},
-    event,
-};
+use crate::names::{Framing, ProtocolName, ProtocolSpec};
 
 /// `/rendezvous/1.0.0`.
 pub const RENDEZVOUS: ProtocolName = ProtocolName::from_static("/rendezvous/1.0.0");
@@ -50,12 +47,6 @@ impl fmt::Display for Event {
             Self::Server(event) => event.fmt(f),
             Self::Client(event) => event.fmt(f),
         }
-    }
-}
-
-impl From<Event> for event::Event {
-    fn from(event: Event) -> Self {
-        Self::Rendezvous(event)
     }
 }
 

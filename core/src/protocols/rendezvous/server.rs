@@ -49,16 +49,15 @@ use self::{
 };
 use super::{spec, wire};
 use crate::{
-    behaviour::{
-        Behaviour, Context, Framing, Input, PeerEvent, ProtocolName, ProtocolSpec, Reply, StreamEvent, View,
-    },
+    behaviour::{Behaviour, Context, Input, PeerEvent, Reply, StreamEvent, View},
     ids::{ConnectionId, StreamId},
+    info::Info,
+    names::{Framing, ProtocolName, ProtocolSpec},
     protocols::{
         by_connection::ByConnection,
-        identify,
-        rate::Buckets,
         relay::limits::{Place, places},
     },
+    rate::Buckets,
     time::{Deadline, Instant, Timers, UnixTime},
 };
 
@@ -317,7 +316,7 @@ impl Server {
         }
     }
 
-    fn on_identified(&mut self, cx: &mut Context<'_>, connection: ConnectionId, info: &identify::Info) {
+    fn on_identified(&mut self, cx: &mut Context<'_>, connection: ConnectionId, info: &Info) {
         if self.readers.on_identified(connection, info) {
             self.serve_connection(cx, connection);
         }

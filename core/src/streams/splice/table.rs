@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Pipes, Splice, SpliceId, Turn};
+use super::{Pipes, Splice, Turn};
 use crate::{
-    event::SpliceEnd,
-    ids::Arena,
+    errors::SpliceEnd,
+    ids::{Arena, SpliceId},
     streams::{pace::Pace, windows::CHECK},
     time::{Deadline, Instant, Timers},
 };

@@ -1,7 +1,11 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::{streams::Read, time::Deadline};
+use crate::{
+    ids::{Id, SpliceId},
+    streams::Read,
+    time::Deadline,
+};
 
 /// Two streams as queues, with room for `room` written bytes each.
 #[derive(Default)]

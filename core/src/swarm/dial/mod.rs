@@ -19,7 +19,7 @@ pub const DEFAULT_PRIORITY: u8 = 50;
 pub struct DialConfig {
     /// Most dials under way at a time; more wait (js-libp2p: 100).
     pub parallel: usize,
-    /// Most dials waiting; one more fails with [`crate::event::AttemptError::QueueFull`] (js-libp2p: 500).
+    /// Most dials waiting; one more fails with [`crate::errors::AttemptError::QueueFull`] (js-libp2p: 500).
     pub queue: usize,
     /// Most addresses of one dial tried at a time (go-libp2p: 8).
     pub attempts: usize,

@@ -5,11 +5,8 @@ use std::{
     time::Duration,
 };
 
-use super::super::{
-    config::{InvalidConfig, require},
-    network::Network,
-};
-use crate::protocols::rate::Rate;
+use super::super::config::{InvalidConfig, require};
+use crate::{network::Network, rate::Rate};
 
 /// How much there may be of everything. Numbers are maxima; `usize::MAX` is no limit, and 0 allows nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

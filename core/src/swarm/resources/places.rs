@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use smallvec::SmallVec;
 
-use super::{Exceeded, Limits, Resource, Scope};
+use super::Limits;
 use crate::{
-    protocols::rate::{Buckets, Rate},
-    swarm::network::{Network, NetworkMap},
+    errors::{Exceeded, Resource, Scope},
+    network::{Network, NetworkMap},
+    rate::{Buckets, Rate},
     time::Instant,
 };
 

@@ -1,7 +1,7 @@
 //! What a scope holds, and what of that is limited.
 
-use super::{Resource, ScopeLimit};
-use crate::swarm::table::Direction;
+use super::ScopeLimit;
+use crate::{errors::Resource, names::Direction};
 
 /// What one scope holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

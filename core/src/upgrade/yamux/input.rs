@@ -8,7 +8,7 @@ use super::{
     stream::{SendState, Stream},
     types::{CloseReason, MuxEvent, MuxStream, YamuxError},
 };
-use crate::{event::UpgradeRole, time::Instant};
+use crate::{names::UpgradeRole, time::Instant};
 
 /// Answers the remote may have us owe: beyond the 256 streams it may open unacknowledged, and its pings.
 const MAX_REPLIES: usize = 512;

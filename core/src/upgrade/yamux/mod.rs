@@ -36,7 +36,7 @@ use self::{
     stream::{SendState, Stream},
 };
 use crate::{
-    event::UpgradeRole,
+    names::UpgradeRole,
     time::{Deadline, Instant},
 };
 

@@ -3,8 +3,8 @@
 use clap::Args;
 use peerless_core::{
     Multiaddr, PeerId,
+    network::Network,
     node::{Node, announceable},
-    swarm::network::Network,
     time::Instant,
 };
 use peerless_proto::address;
@@ -73,7 +73,7 @@ pub(crate) fn announced(text: &str) -> Result<Multiaddr, String> {
 }
 
 fn network(text: &str) -> Result<Network, String> {
-    text.parse().map_err(|error: peerless_core::swarm::network::NotANetwork| error.to_string())
+    text.parse().map_err(|error: peerless_core::network::NotANetwork| error.to_string())
 }
 
 #[cfg(test)]

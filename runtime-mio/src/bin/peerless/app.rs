@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use peerless_core::{
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, Event},
     ids::{ConnectionId, StreamId},
-    node::{Node, Read, StreamError},
+    names::ProtocolName,
+    node::{AppStreamEvent, Event, Node, Read, StreamError},
     time::Instant,
 };
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peerless_core::{
-    event::Event,
+    node::Event,
     protocols::rendezvous::{
         self,
         client::{Event::WatchFailed, Query, Watch},

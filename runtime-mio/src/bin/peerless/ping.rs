@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peerless_core::{event::Event, ids::ConnectionId};
+use peerless_core::{ids::ConnectionId, node::Event};
 
 use crate::{
     Failure,

@@ -12,10 +12,10 @@ use peerless_mio::unix_now;
 use serde::Serialize;
 
 #[cfg(unix)]
-use crate::status::Status;
 use crate::{
     lines::{Lines, Room},
     notice::Notice,
+    status::Status,
 };
 
 /// One line of output.

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use peerless_core::{
     Multiaddr,
-    behaviour::ProtocolName,
-    event::{AppStreamEvent, AttemptError, DialError, Event},
+    errors::{AttemptError, DialError},
     ids::{ConnectionId, StreamId},
-    node::{self, AppProtocol},
+    names::ProtocolName,
+    node::{self, AppProtocol, AppStreamEvent, Event},
     protocols::{
         relay::{
             client::{AutoRelay, When},

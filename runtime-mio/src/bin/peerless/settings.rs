@@ -4,15 +4,15 @@ use std::{fmt, fs, marker::PhantomData, path::Path, time::Duration};
 
 use peerless_core::{
     Multiaddr,
-    peerstore::PeerstoreConfig,
-    protocols::rate::Rate,
+    network::Network,
+    rate::Rate,
     swarm::{
         SwarmConfig,
         autoconnect::AutoConnectConfig,
         dial::{DialConfig, backoff::BackoffConfig, black_hole::BlackHoleConfig},
         gate::{Entry, GateConfig},
         health::HealthConfig,
-        network::Network,
+        peerstore::PeerstoreConfig,
         pruner::PrunerConfig,
         resources::{Limits, NetworkLimit, ScopeLimit},
         select::Strategy,

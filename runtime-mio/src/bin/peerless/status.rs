@@ -11,11 +11,9 @@ use std::{
 };
 
 use peerless_core::{
+    names::Direction,
     node::Node,
-    swarm::{
-        resources::Usage,
-        table::{ConnectionInfo, Direction},
-    },
+    swarm::{resources::Usage, table::ConnectionInfo},
     time::Instant,
 };
 use peerless_mio::Handle;

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use peerless_core::{
     Multiaddr, PeerId,
-    event::{CloseReason, Event, UpgradeError},
-    node::Node,
+    errors::{CloseReason, Refusal, UpgradeError},
+    node::{Event, Node},
     protocols::{
-        rate::Rate,
         relay::{client, hop},
         rendezvous::{self, server},
     },
-    swarm::Refusal,
+    rate::Rate,
     time::Instant,
 };
 use peerless_proto::address;

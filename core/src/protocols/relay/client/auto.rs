@@ -12,7 +12,7 @@ use super::{
     grant::{MAX_BACK_OFF, back_off},
     known::MAX_CANDIDATES,
 };
-use crate::{addresses, behaviour::Context, time::Instant};
+use crate::{behaviour::Context, swarm::addresses, time::Instant};
 
 /// How long until the peerstore is looked at again while relays are missing.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);

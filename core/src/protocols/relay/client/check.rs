@@ -9,13 +9,13 @@ use peerless_proto::pb::{
 };
 
 use super::{
-    super::{Status, direct_connection, wire},
+    super::{direct_connection, wire},
     Client, Event, Purpose, Request, Timer,
     reserve::State,
 };
 use crate::{
     behaviour::Context,
-    event::OpenError,
+    errors::{OpenError, RelayStatus},
     ids::{ConnectionId, StreamId},
 };
 
@@ -60,10 +60,10 @@ impl Client {
         let Some((connection, _)) = self.take(stream) else { return };
         let answer = pb::decode::<HopMessage>(frame).ok();
         let answer = answer.filter(|answer| answer.kind() == Some(HopType::Status));
-        let status = answer.map(|answer| Status::from(answer.status));
+        let status = answer.map(|answer| RelayStatus::from(answer.status));
         match status {
             // It would let us talk to ourselves, which we do not want to.
-            Some(Status::Ok) => cx.reset(stream),
+            Some(RelayStatus::Ok) => cx.reset(stream),
             _ => self.close(cx, stream, connection),
         }
         let now = cx.now();
@@ -71,9 +71,9 @@ impl Client {
         let State::Checking(held, _) = &mut wanted.state else { return };
         let after = now.saturating_duration_since(held.granted);
         if let Some(status) = status {
-            wanted.seen.checked(after, status != Status::NoReservation);
+            wanted.seen.checked(after, status != RelayStatus::NoReservation);
         }
-        if status == Some(Status::NoReservation) {
+        if status == Some(RelayStatus::NoReservation) {
             let stated = held.stated;
             // Until the answer to the renewal, which is on its way.
             let until = held.until.min(now + self.config.timeout);

@@ -14,13 +14,14 @@ use peerless_proto::{
 };
 
 use super::{
-    super::{Status, direct_connection, wire},
+    super::{direct_connection, wire},
     Client, Purpose, Request, Timer,
 };
 use crate::{
     behaviour::{Action, Context},
-    event::{AttemptError, CircuitLimit, CloseReason, DialError, OpenError, UpgradeError, UpgradeRole},
+    errors::{AttemptError, CloseReason, DialError, OpenError, RelayStatus, UpgradeError},
     ids::{ConnectionId, StreamId, Token},
+    names::{CircuitLimit, UpgradeRole},
     time::Instant,
 };
 
@@ -186,8 +187,8 @@ impl Client {
         let Some(answer) = answer.filter(|answer| answer.kind() == Some(HopType::Status)) else {
             return self.circuit_failed(cx, token, AttemptError::RelayFault("not an answer".into()));
         };
-        let status = Status::from(answer.status);
-        if status != Status::Ok {
+        let status = RelayStatus::from(answer.status);
+        if status != RelayStatus::Ok {
             if let Some((connection, _)) = self.take(stream) {
                 self.close(cx, stream, connection);
             }
@@ -304,7 +305,9 @@ enum Blame {
 fn blame(error: &AttemptError) -> Blame {
     match error {
         AttemptError::TargetUnknown
-        | AttemptError::RelayRefused(Status::PermissionDenied | Status::ConnectionFailed) => Blame::Target,
+        | AttemptError::RelayRefused(RelayStatus::PermissionDenied | RelayStatus::ConnectionFailed) => {
+            Blame::Target
+        }
         AttemptError::Failed(CloseReason::Upgrade(UpgradeError::Carrier(_) | UpgradeError::TimedOut(_))) => {
             Blame::Relay
         }
@@ -313,10 +316,10 @@ fn blame(error: &AttemptError) -> Blame {
     }
 }
 
-fn refusal(status: Status) -> AttemptError {
+fn refusal(status: RelayStatus) -> AttemptError {
     match status {
-        Status::NoReservation => AttemptError::TargetUnknown,
-        Status::ResourceLimitExceeded => AttemptError::RelayLimit,
+        RelayStatus::NoReservation => AttemptError::TargetUnknown,
+        RelayStatus::ResourceLimitExceeded => AttemptError::RelayLimit,
         status => AttemptError::RelayRefused(status),
     }
 }

@@ -6,9 +6,8 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
 use crate::{
-    event,
-    event::{CircuitLimit, CloseReason, DialError, OpenError, StreamFault},
-    protocols::relay::Status,
+    errors::{CloseReason, DialError, OpenError, RelayStatus, StreamFault},
+    names::CircuitLimit,
     time::UnixTime,
 };
 
@@ -138,12 +137,6 @@ impl fmt::Display for Event {
     }
 }
 
-impl From<Event> for event::Event {
-    fn from(event: Event) -> Self {
-        Self::Reservation(event)
-    }
-}
-
 /// Why we hold no reservation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -165,7 +158,7 @@ pub enum ReserveError {
     Stream(StreamFault),
     /// The relay said no.
     #[error("the relay refused: {0}")]
-    Refused(Status),
+    Refused(RelayStatus),
     /// The relay broke the protocol.
     #[error("the relay broke the protocol: {0}")]
     Malformed(String),

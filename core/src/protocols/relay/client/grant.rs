@@ -16,8 +16,8 @@ use peerless_proto::{
 
 use super::{super::wire, ReserveError};
 use crate::{
-    event::CircuitLimit,
-    protocols::relay::Status,
+    errors::RelayStatus,
+    names::CircuitLimit,
     rng::Rng,
     swarm::{
         dial::rank::{Reach, ip_reach},
@@ -70,8 +70,8 @@ impl Grant {
         if message.kind() != Some(HopType::Status) {
             return Err(ReserveError::Malformed("not an answer".into()));
         }
-        match Status::from(message.status) {
-            Status::Ok => {}
+        match RelayStatus::from(message.status) {
+            RelayStatus::Ok => {}
             refusal => return Err(ReserveError::Refused(refusal)),
         }
         let Some(reservation) = message.reservation else {

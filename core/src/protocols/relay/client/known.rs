@@ -8,12 +8,7 @@ use multiaddr::Multiaddr;
 use peerless_proto::address::{self, CircuitAddr};
 
 use super::super::{direct_connection, score::Scores};
-use crate::{
-    behaviour::View,
-    protocols::identify,
-    swarm::table::{ConnectionInfo, Direction},
-    time::Instant,
-};
+use crate::{behaviour::View, info::Info, names::Direction, swarm::table::ConnectionInfo, time::Instant};
 
 /// Most relays remembered, and for how long after they were last connected.
 pub(super) const MAX_CANDIDATES: usize = 256;
@@ -118,7 +113,7 @@ impl Known {
         &mut self,
         view: View<'_>,
         connection: &ConnectionInfo,
-        info: &identify::Info,
+        info: &Info,
         now: Instant,
     ) {
         let relay = connection.peer;

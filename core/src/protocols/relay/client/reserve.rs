@@ -16,11 +16,10 @@ use super::{
     term::{Plan, Seen},
 };
 use crate::{
-    addresses::AddressSource,
     behaviour::{Action, Context},
-    event::{AttemptError, CloseReason, DialError, OpenError},
+    errors::{AttemptError, CloseReason, DialError, OpenError},
     ids::{ConnectionId, StreamId, Token},
-    swarm::tags,
+    swarm::{addresses::AddressSource, tags},
     time::Instant,
 };
 

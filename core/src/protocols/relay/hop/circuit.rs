@@ -7,12 +7,12 @@ use peerless_proto::pb::{
 use smallvec::SmallVec;
 
 use super::{
-    super::{STOP, Status, limits::Refusal, wire},
+    super::{STOP, limits::Refusal, wire},
     CircuitId, Hop, Stage, State, Timer,
 };
 use crate::{
     behaviour::{Context, View},
-    event::OpenError,
+    errors::{OpenError, RelayStatus},
     ids::{ConnectionId, StreamId, Token},
 };
 
@@ -97,7 +97,7 @@ impl Hop {
     ) {
         let message = pb::decode::<StopMessage>(frame).ok();
         match message.filter(|message| message.kind() == Some(StopType::Status)) {
-            Some(answer) if Status::from(answer.status) == Status::Ok => self.join(cx, id, stream),
+            Some(answer) if RelayStatus::from(answer.status) == RelayStatus::Ok => self.join(cx, id, stream),
             Some(_) => self.fail(cx, id, Refusal::StopRefused),
             None => self.fail(cx, id, Refusal::StopFault),
         }

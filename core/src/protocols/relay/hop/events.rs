@@ -5,9 +5,7 @@ use std::fmt;
 use libp2p_identity::PeerId;
 
 use crate::{
-    event,
-    event::{SpliceEnd, StreamFault},
-    protocols::relay::Status,
+    errors::{RelayStatus, SpliceEnd, StreamFault},
     time::UnixTime,
 };
 
@@ -29,7 +27,7 @@ pub enum Event {
         /// The peer.
         peer: PeerId,
         /// What it was told.
-        status: Status,
+        status: RelayStatus,
         /// The limit or rule that said no.
         why: &'static str,
     },
@@ -47,7 +45,7 @@ pub enum Event {
         /// For whom; `None` if the request did not say.
         target: Option<PeerId>,
         /// What it was told.
-        status: Status,
+        status: RelayStatus,
         /// The limit or rule that said no.
         why: &'static str,
     },
@@ -96,12 +94,6 @@ impl fmt::Display for Event {
                 "circuit from {source} to {target} closed after {bytes_in} bytes there and {bytes_out} back: {end}"
             ),
         }
-    }
-}
-
-impl From<Event> for event::Event {
-    fn from(event: Event) -> Self {
-        Self::Hop(event)
     }
 }
 

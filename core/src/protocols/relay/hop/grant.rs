@@ -11,7 +11,7 @@ use peerless_proto::{
     voucher::Voucher,
 };
 
-use crate::{addresses::Audience, behaviour::View, time::UnixTime};
+use crate::{behaviour::View, swarm::addresses::Audience, time::UnixTime};
 
 /// What is granted, but for the addresses.
 pub(super) fn grant(view: View<'_>, peer: PeerId, expires: UnixTime) -> Granted {

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     behaviour::{Context, View},
+    errors::RelayStatus,
     ids::ConnectionId,
-    protocols::relay::Status,
     swarm::tags,
     time::{Instant, UnixTime},
 };
@@ -59,7 +59,7 @@ impl Hop {
             cx.protect(peer, tags::RESERVATION);
         }
         cx.count(if renewed { "relay.hop.renewed" } else { "relay.hop.reserved" });
-        let mut message = wire::hop_answer(Status::Ok);
+        let mut message = wire::hop_answer(RelayStatus::Ok);
         message.limit = wire::limit_to_wire(self.config.limits.circuit());
         message.reservation = Some(grant(cx.view(), peer, expires));
         if let Some(info) = cx.view().connections.get(asker.connection) {

@@ -1,6 +1,6 @@
 //! Why a relay says no: each reason with what the peer is told, its words, and its counter.
 
-use super::super::Status;
+use crate::errors::RelayStatus;
 
 /// Why a relay says no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +62,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// What the peer is told.
-    pub fn status(self) -> Status {
+    pub fn status(self) -> RelayStatus {
         self.row().0
     }
 
@@ -77,8 +77,8 @@ impl Refusal {
     }
 
     #[rustfmt::skip]
-    fn row(self) -> (Status, &'static str, &'static str) {
-        use Status::{
+    fn row(self) -> (RelayStatus, &'static str, &'static str) {
+        use RelayStatus::{
             ConnectionFailed as Failed, MalformedMessage, PermissionDenied as Denied, ReservationRefused as Refused,
             ResourceLimitExceeded as Exceeded, UnexpectedMessage,
         };
@@ -97,7 +97,7 @@ impl Refusal {
             Self::ConnectRelayed => (Denied, "over a circuit", "relay.hop.refused.connect_relayed"),
             Self::ToItself => (Denied, "to itself", "relay.hop.refused.to_itself"),
             Self::ConnectDenied => (Denied, "circuit not allowed", "relay.hop.refused.connect_denied"),
-            Self::NoReservation => (Status::NoReservation, "no reservation", "relay.hop.refused.no_reservation"),
+            Self::NoReservation => (RelayStatus::NoReservation, "no reservation", "relay.hop.refused.no_reservation"),
             Self::CircuitsFull => (Exceeded, "too many circuits", "relay.hop.refused.circuits_full"),
             Self::SourceFull => (Exceeded, "too many circuits of the source", "relay.hop.refused.source_full"),
             Self::TargetFull => (Exceeded, "too many circuits of the target", "relay.hop.refused.target_full"),

@@ -6,10 +6,7 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
 use super::{super::Status, Cookie, Dialect, DiscoveryId};
-use crate::{
-    event,
-    event::{CloseReason, DialError, OpenError, StreamFault},
-};
+use crate::errors::{CloseReason, DialError, OpenError, StreamFault};
 
 /// A peer found in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,12 +251,6 @@ impl fmt::Display for Name<'_> {
             Some(namespace) => write!(f, "{namespace:?}"),
             None => f.write_str("all namespaces"),
         }
-    }
-}
-
-impl From<Event> for event::Event {
-    fn from(event: Event) -> Self {
-        super::super::Event::Client(event).into()
     }
 }
 

@@ -18,7 +18,10 @@ use super::{
     super::{DEFAULT_TTL, MAX_TTL},
     Error, Found,
 };
-use crate::{addresses::Audience, behaviour::Context, swarm::hostless};
+use crate::{
+    behaviour::Context,
+    swarm::{addresses::Audience, hostless},
+};
 
 /// How our addresses are sent to a point. Those of others are read in any of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

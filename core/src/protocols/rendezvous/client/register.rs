@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     behaviour::Context,
-    event::CloseReason,
+    errors::CloseReason,
     ids::{StreamId, Token},
     rng::Rng,
     swarm::tags,

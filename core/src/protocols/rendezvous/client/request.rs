@@ -9,9 +9,10 @@ use peerless_proto::pb::{self, rendezvous::Message};
 use super::{Client, Dialect, Error, Event, Timer, events::NO_ANSWER};
 use crate::{
     behaviour::{Context, StreamEvent},
-    event::{CloseReason, DialError, OpenError},
+    errors::{CloseReason, DialError, OpenError},
     ids::{ConnectionId, StreamId, Token},
-    protocols::{identify, rendezvous::RENDEZVOUS},
+    info::Info,
+    protocols::rendezvous::RENDEZVOUS,
     time::Instant,
 };
 
@@ -256,7 +257,7 @@ impl Client {
         }
     }
 
-    pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+    pub(super) fn on_identified(&mut self, peer: PeerId, info: &Info) {
         if let Some(point) = self.points.get_mut(&peer) {
             point.hint = Dialect::of_agent(&info.agent);
         }

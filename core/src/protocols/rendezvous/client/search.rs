@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     behaviour::{Action, Context},
-    event::CloseReason,
+    errors::CloseReason,
     ids::{StreamId, Token},
-    peerstore::Source,
+    swarm::peerstore::Source,
     time::Instant,
 };
 

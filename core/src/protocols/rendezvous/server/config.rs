@@ -4,8 +4,8 @@ use std::{fmt, time::Duration};
 
 use libp2p_identity::PeerId;
 
-use super::super::{self as rendezvous, DEFAULT_TTL, MAX_PAGE, MAX_TTL, MIN_TTL, Status};
-use crate::{event, protocols::rate::Rate};
+use super::super::{DEFAULT_TTL, MAX_PAGE, MAX_TTL, MIN_TTL, Status};
+use crate::rate::Rate;
 
 /// How to be a rendezvous point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,11 +166,5 @@ impl fmt::Display for Event {
             Self::Loaded { registrations } => write!(f, "loaded {registrations} registrations"),
             Self::StoreFailed { error } => write!(f, "storing: {error}"),
         }
-    }
-}
-
-impl From<Event> for event::Event {
-    fn from(event: Event) -> Self {
-        rendezvous::Event::Server(event).into()
     }
 }

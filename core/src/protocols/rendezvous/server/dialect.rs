@@ -15,7 +15,7 @@ use peerless_proto::{
 };
 
 use super::refusal::Refusal;
-use crate::{protocols::identify, swarm::hostless};
+use crate::{info::Info, swarm::hostless};
 
 /// The protocol version that every library but rust-libp2p tells by itself.
 const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
@@ -41,7 +41,7 @@ impl Dialect {
     /// any agent; those of rust-libp2p are known then by what they leave out or have to choose: other libraries send a
     /// signed record, or the protocol version `ipfs/0.1.0`. Those of Go that go by the library's default are known by their
     /// module's path.
-    pub(super) fn of_library(info: &identify::Info) -> Self {
+    pub(super) fn of_library(info: &Info) -> Self {
         let agent = info.agent.as_str();
         let is = |library: &str| agent.contains(library);
         if is("rust-libp2p") {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::dialect::Dialect;
 use crate::{
     ids::ConnectionId,
-    protocols::identify,
+    info::Info,
     time::{Instant, Timers},
 };
 
@@ -65,7 +65,7 @@ impl Readers {
     }
 
     /// Identify has come. Returns whether questions waited for it.
-    pub(super) fn on_identified(&mut self, connection: ConnectionId, info: &identify::Info) -> bool {
+    pub(super) fn on_identified(&mut self, connection: ConnectionId, info: &Info) -> bool {
         if matches!(self.clients.get(&connection), Some(Reader::Registered(_))) {
             return false;
         }

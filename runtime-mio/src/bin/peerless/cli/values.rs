@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use peerless_core::protocols::rate::Rate;
+use peerless_core::rate::Rate;
 
 pub(crate) fn whole(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "a whole number is needed".into())

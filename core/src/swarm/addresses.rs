@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use multiaddr::Multiaddr;
 use peerless_proto::address;
 
-use crate::swarm::{
-    dial::rank::{Reach, ip_reach},
+use crate::{
     network::Network,
+    swarm::dial::rank::{Reach, ip_reach},
 };
 
 /// How we know an address of ours.

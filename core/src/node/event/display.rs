@@ -3,10 +3,7 @@
 use std::fmt;
 
 use super::Event;
-use crate::{
-    protocols::{identify, ping},
-    storage::{StorageAsk, StorageRequest},
-};
+use crate::storage::{StorageAsk, StorageRequest};
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,17 +30,12 @@ impl fmt::Display for Event {
                 StorageAsk::Store(writes) => write!(f, "storage of {table}: writes={}", writes.len()),
             },
             Self::ResolveText { name, .. } => write!(f, "resolve the texts of {name}"),
-            Self::Ping(ping::Event { peer, result: Ok(rtt), .. }) => write!(f, "ping {peer} {rtt:?}"),
-            Self::Ping(ping::Event { peer, result: Err(error), .. }) => {
-                write!(f, "ping {peer} failed: {error}")
-            }
-            Self::Identify(identify::Event { peer, info, .. }) => {
-                write!(f, "identified {peer} as {}", info.agent)
-            }
+            Self::Ping(event) => event.fmt(f),
+            Self::Identify(event) => event.fmt(f),
             Self::Hop(event) => write!(f, "relay: {event}"),
             Self::Reservation(event) => write!(f, "reservation {event}"),
             Self::Rendezvous(event) => write!(f, "rendezvous: {event}"),
-            Self::Custom { behaviour, .. } => write!(f, "event of {behaviour}"),
+            Self::Notice { behaviour, notice } => write!(f, "{behaviour}: {notice}"),
         }
     }
 }

@@ -4,8 +4,8 @@ use multiaddr::Multiaddr;
 
 use super::*;
 use crate::{
-    peerstore::{PeerstoreConfig, RecordError, Source},
     rng::Rng,
+    swarm::peerstore::{PeerstoreConfig, RecordError, Source},
 };
 
 mod naive;

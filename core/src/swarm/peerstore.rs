@@ -16,7 +16,7 @@ use self::{
     known::{Known, Voucher},
     stored::Changes,
 };
-use crate::{behaviour::ProtocolName, protocols::relay, swarm::hostless, time::Instant};
+use crate::{names::ProtocolName, protocols::relay, swarm::hostless, time::Instant};
 
 mod archive;
 mod known;

@@ -1,7 +1,7 @@
 //! Random lives beside a model that is a plain list, in which rows are what they should be.
 
 use super::*;
-use crate::peerstore::{known::Voucher, row::RowAddress};
+use crate::swarm::peerstore::{known::Voucher, row::RowAddress};
 
 const SEED: u8 = 66;
 const PEERS: u64 = 12;
