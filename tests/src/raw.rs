@@ -76,6 +76,13 @@ impl RawPeer {
         self.quic.write(w.now(), id, stream, &mut data.into()).unwrap_or(0)
     }
 
+    /// Ends our direction of a stream.
+    pub fn finish(&mut self, w: &World, stream: u64) {
+        if let Some(id) = self.connection {
+            self.quic.finish(w.now(), id, stream).expect("it can be finished");
+        }
+    }
+
     /// Reads what there is to read, without waiting.
     pub fn read(&mut self, w: &World, stream: u64) -> Result<Read, ReadError> {
         self.quic.read(w.now(), self.connection.ok_or(ReadError::Gone)?, stream, 64 * 1024)

@@ -171,7 +171,8 @@ fn an_endless_multistream_line_resets_the_stream_at_once() {
         vandal.run(&mut w, ms(200));
         assert!(vandal.was_stopped(stream), "beginning with {:?}", &beginning[..9]);
     }
-    assert_eq!(w.node(b).counters().get("streams.negotiation.malformed"), 5);
+    assert_eq!(w.node(b).counters().get("streams.negotiation.malformed"), 4);
+    assert_eq!(w.node(b).counters().get("streams.refused.talked_on"), 1, "the one that was refused before");
     assert_flat(memory, 4 * MIB);
     assert_alive(&mut w, b);
 }

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use peerless_core::{
     errors::StreamFault,
     ids::{ConnectionId, StreamId},
+    names::ProtocolName,
     node::{self, AppStreamEvent, Event},
     quic::{Read, ReadError},
 };
@@ -226,6 +227,88 @@ fn a_stream_over_a_circuit_ends_with_nothing_and_with_a_byte() {
     let circuit = w.dial_via(a, r, b);
     for bytes in [0, 1, 0, 1] {
         w.echo(a, circuit, bytes);
+    }
+    w.shutdown();
+    w.assert_empty();
+}
+
+/// A dialer's first flight: the proposal of something that nobody speaks.
+fn foreign_proposal() -> BytesMut {
+    let mut flight = BytesMut::new();
+    encode_line("/multistream/1.0.0", &mut flight);
+    encode_line("/foreign/1.0.0", &mut flight);
+    flight
+}
+
+/// What is behind a proposal in the same flight: nothing, a line that is cut off, no line, and more than a line may have.
+const BEHIND: [&[u8]; 5] = [b"", b"1", b"\x03abc", b"\xff\xff\xff\xff\xff", &[b'x'; 5000]];
+
+#[test]
+fn a_refusal_reaches_a_dialer_whatever_came_behind_its_proposal() {
+    for ends in [true, false] {
+        for behind in BEHIND {
+            let mut stage = Stage::new();
+            let mut flight = foreign_proposal();
+            flight.extend_from_slice(behind);
+            let number = stage.remote.open(&stage.w, flight.freeze());
+            if ends {
+                stage.remote.finish(&stage.w, number);
+            }
+            stage.run(ms(100));
+            let (said, ended) = stage.read(number).expect("not reset");
+            assert_eq!(said, b"\x13/multistream/1.0.0\n\x03na\n", "{} bytes", behind.len());
+            assert!(ended || !ends, "{} bytes: it is over", behind.len());
+            stage.run(secs(20));
+            assert_eq!(stage.w.node(stage.node).stats().streams, 0, "it is given up at last");
+        }
+    }
+}
+
+#[test]
+fn who_talks_on_after_a_refusal_is_reset_at_last_and_counted() {
+    let mut stage = Stage::new();
+    let mut flight = foreign_proposal();
+    flight.extend_from_slice(b"\x03abc");
+    let number = stage.remote.open(&stage.w, flight.freeze());
+    for _ in 0..200 {
+        stage.remote.write(&stage.w, number, &[7; 1000][..]);
+        stage.run(ms(100));
+    }
+    assert!(stage.remote.was_stopped(number));
+    assert_eq!(stage.w.node(stage.node).counters().get("streams.refused.talked_on"), 1);
+}
+
+#[test]
+fn a_node_hears_that_another_does_not_speak_a_protocol_although_data_and_end_came_with_the_proposal() {
+    const FOREIGN: ProtocolName = ProtocolName::from_static("/foreign/1.0.0");
+    let mut w = World::new(1).quiet();
+    let r = w.host("R").relay().start();
+    let speaks = |config: &mut node::Config| {
+        config.app_protocols.push(node::AppProtocol { name: FOREIGN, inbound_per_peer: 8 });
+    };
+    let a = w.host("A").configure(speaks).start();
+    let b = w.host("B").start();
+    w.reserve(b, r);
+    w.run_for(secs(1));
+    let circuit = w.dial_via(a, r, b);
+    let direct = w.dial(a, r);
+    w.run_for(secs(5));
+    for connection in [circuit, direct] {
+        for behind in BEHIND {
+            let stream = w.command(a, |node, now| {
+                let stream = node.open(now, connection, &FOREIGN).expect("a stream");
+                assert_eq!(node.write(now, stream, &mut Bytes::from_static(behind)), Ok(behind.len()));
+                node.finish(now, stream).expect("it is there");
+                stream
+            });
+            let fault = w.wait_for(a, "the refusal", |event| match event {
+                Event::Stream { stream: s, event: AppStreamEvent::Reset(fault) } if *s == stream => {
+                    Some(fault.clone())
+                }
+                _ => None,
+            });
+            assert_eq!(fault, StreamFault::Unsupported, "{} bytes", behind.len());
+        }
     }
     w.shutdown();
     w.assert_empty();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
-use super::{Node, dialing::Requester, streaming::flush};
+use super::{Node, dialing::Requester, streaming::flush, transport::RESET_CODE};
 use crate::{
     errors::{OpenError, StreamFault},
     ids::{ConnectionId, DialId, StreamId},
@@ -285,7 +285,7 @@ impl Node {
             _ => {
                 found.remote_finished = true;
                 let (connection, number) = (found.connection, found.number);
-                self.transport.stop(connection, number);
+                self.transport.stop(connection, number, RESET_CODE);
                 self.remove_if_over(stream);
             }
         }

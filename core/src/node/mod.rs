@@ -31,6 +31,7 @@ mod leaving;
 mod metrics;
 mod peers;
 mod pump;
+mod refusing;
 mod sockets;
 mod stats;
 mod storage;

@@ -18,7 +18,7 @@ use crate::{
     node::{AppStreamEvent, Event},
     streams::{
         Mode, Owner, Read, Stream, Streams, Taken, WriteFault,
-        negotiate::{Dialer, Listener, NegotiateError},
+        negotiate::{Dialer, Listener},
         splice::{Batch, Pipes, Splice, Turn},
     },
     trace::Glyph,
@@ -122,7 +122,7 @@ impl Node {
                 Err(error) => self.fail_stream(id, StreamFault::Malformed(error.to_string())),
             },
             Mode::Listening(_) | Mode::Proposing(..) | Mode::ProposingUnheard(_) => self.read_more(id),
-            Mode::Draining => self.discard(id),
+            Mode::Draining | Mode::Refused { .. } => self.discard(id),
         }
     }
 
@@ -138,7 +138,7 @@ impl Node {
                         self.deliver(id, StreamEvent::Finished);
                         self.remove_if_over(id);
                     }
-                    _ => self.fail_stream(id, StreamFault::Malformed("ended in the middle".into())),
+                    _ => self.ended_in_the_middle(id),
                 }
             }
             Err(fault) => self.fail_stream(id, fault),
@@ -150,8 +150,9 @@ impl Node {
         let Some(stream) = self.streams.get_mut(id).filter(|s| !s.remote_finished) else { return };
         match self.transport.read(stream.connection, stream.number, CHUNK) {
             Ok(Read::Blocked) => {}
-            Ok(Read::Data(_)) => {
+            Ok(Read::Data(data)) => {
                 self.heard_from(id);
+                self.talks_on(id, data.len());
                 self.work.push_back(Work::Read(id));
             }
             Ok(Read::Finished) => {
@@ -186,23 +187,14 @@ impl Node {
                 let agreed = listener.handle_bytes(chunk, find, &mut answer);
                 agreed.map(|agreed| agreed.map(|(n, r)| (Some((n, r)), r.framing, listener.take_rest())))
             }
-            Mode::Pulled(_) | Mode::Spliced(_) | Mode::Carrying(_) | Mode::Draining => Ok(None),
+            _ => Ok(None),
         };
         stream.enqueue(answer.freeze());
         match outcome {
             Ok(None) => self.heard_from(id),
             Ok(Some((None, framing, rest))) => self.proposal_accepted(id, framing, rest),
             Ok(Some((Some((name, route)), _, rest))) => self.inbound_agreed(id, name, route, rest),
-            Err(NegotiateError::Unsupported) => {
-                self.counters.add("streams.unsupported", 1);
-                self.fail_stream(id, StreamFault::Unsupported);
-                return;
-            }
-            Err(error) => {
-                self.counters.add("streams.negotiation.malformed", 1);
-                self.fail_stream(id, StreamFault::Malformed(error.to_string()));
-                return;
-            }
+            Err(error) => return self.disagreed(id, &error),
         }
         self.work.push_back(Work::Write(id));
         self.work.push_back(Work::Read(id));
@@ -218,7 +210,7 @@ impl Node {
         if matches!(stream.mode, Mode::ProposingUnheard(_)) {
             stream.mode = Mode::Draining;
             stream.remote_finished = true;
-            self.transport.stop(stream.connection, stream.number);
+            self.transport.stop(stream.connection, stream.number, RESET_CODE);
         } else {
             stream.mode = Mode::agreed(stream.owner, framing, rest);
         }
@@ -323,7 +315,7 @@ impl Node {
         self.drop_stream_because(id, RESET_CODE);
     }
 
-    fn drop_stream_because(&mut self, id: StreamId, code: u64) {
+    pub(super) fn drop_stream_because(&mut self, id: StreamId, code: u64) {
         let Some(stream) = self.forget_stream(id) else { return };
         // Whoever resets what it has spliced ends it because its time is up.
         let is_spliced = matches!(stream.mode, Mode::Spliced(_));
@@ -370,7 +362,7 @@ impl Node {
         self.swarm.resources.close_stream(stream.share);
         if let Some(link) = self.transport.links.get_mut(&stream.connection) {
             link.streams.remove(&stream.number);
-            link.negotiating -= usize::from(matches!(stream.mode, Mode::Listening(_)));
+            link.negotiating -= usize::from(stream.mode.is_without_protocol());
         }
         Some(stream)
     }
@@ -389,6 +381,7 @@ impl Node {
                     self.counters.add("streams.negotiation.timeout", 1);
                     self.fail_stream(id, StreamFault::NegotiationTimeout);
                 }
+                Some(Mode::Refused { .. }) => self.refusal_expired(id),
                 Some(Mode::Draining) if !self.is_held(id) => self.drop_stream(id),
                 _ => self.work.push_back(Work::Write(id)),
             }
@@ -583,7 +576,7 @@ impl Pipes for StreamPipes<'_> {
 
     fn stop(&mut self, stream: StreamId) {
         if let Some(stream) = self.streams.get(stream) {
-            self.transport.stop(stream.connection, stream.number);
+            self.transport.stop(stream.connection, stream.number, RESET_CODE);
         }
     }
 

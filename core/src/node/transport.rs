@@ -232,10 +232,10 @@ impl Transport {
         }
     }
 
-    /// Gives up the remote's direction.
-    pub(crate) fn stop(&mut self, connection: ConnectionId, number: u64) {
+    /// Gives up the remote's direction, with a code as in [`Transport::reset`].
+    pub(crate) fn stop(&mut self, connection: ConnectionId, number: u64, code: u64) {
         match self.via(connection) {
-            Some(Via::Quic(id)) => self.quic.stop(self.now, id, number, RESET_CODE),
+            Some(Via::Quic(id)) => self.quic.stop(self.now, id, number, code),
             Some(Via::Circuit(id)) => {
                 if let Some(mux) = self.circuit(id) {
                     mux.stop(mux_stream(number));

@@ -110,9 +110,20 @@ pub(crate) enum Mode {
     Carrying(CircuitId),
     /// What is queued still leaves, what arrives is discarded. Exits: both directions ended, timed out.
     Draining,
+    /// The same, because we do not speak what the remote proposed, which it must hear. Exits: both directions ended, timed
+    /// out.
+    Refused {
+        /// Bytes that have come since.
+        discarded: usize,
+    },
 }
 
 impl Mode {
+    /// Whether it is an inbound stream without a protocol, of which a connection may have a few.
+    pub(crate) fn is_without_protocol(&self) -> bool {
+        matches!(self, Self::Listening(_) | Self::Refused { .. })
+    }
+
     /// What an agreed stream goes on as.
     pub(crate) fn agreed(owner: Owner, framing: Framing, rest: Vec<Bytes>) -> Self {
         if owner == Owner::App {

@@ -99,6 +99,11 @@ impl Listener {
         Self::default()
     }
 
+    /// Whether a proposal was refused.
+    pub fn has_refused(&self) -> bool {
+        self.refusals > 0
+    }
+
     /// Takes bytes; what must be sent goes to `out`. `find` says what a proposed protocol is to us, if anything. Returns
     /// that once it is agreed on; then [`Listener::take_rest`] has the bytes that follow.
     pub fn handle_bytes<T>(
