@@ -134,6 +134,9 @@ pub enum StreamEvent {
     Frame(Bytes),
     /// Everything sent so far has left the write queue.
     Drained,
+    /// The remote wants no more of what we send, and gives this code for it; what was queued is dropped, and our direction
+    /// has ended. What it sends still comes.
+    Stopped(u64),
     /// The remote will send no more.
     Finished,
     /// The stream is gone and its id is stale.
@@ -184,11 +187,22 @@ pub enum Action {
         /// The stream.
         stream: StreamId,
     },
+    /// Have the remote send no more: what it sends is not delivered from now on, and what we send is not touched. On
+    /// circuits the remote cannot be told, and is only slowed down.
+    Stop {
+        /// The stream.
+        stream: StreamId,
+        /// Tells the remote why; 0 says nothing. See [`Node::reset_with`](crate::node::Node::reset_with).
+        code: u64,
+    },
     /// Give the stream up in both directions at once. Its id is stale afterwards and no event follows. On a spliced
-    /// stream this ends the splice, with its report, and both remotes are told that a limit was reached.
+    /// stream this ends the splice, with its report, and both remotes are told that a limit was reached if no code says
+    /// otherwise.
     Reset {
         /// The stream.
         stream: StreamId,
+        /// Tells the remote why; 0 says nothing. See [`Node::reset_with`](crate::node::Node::reset_with).
+        code: u64,
     },
     /// Hand two streams to the data plane, which copies each into the other; answered by [`Reply::Spliced`].
     Splice {
@@ -234,6 +248,8 @@ pub enum Action {
     Close {
         /// The connection.
         connection: ConnectionId,
+        /// Tells the remote why; 0 says nothing. See [`Node::close_with`](crate::node::Node::close_with).
+        code: u64,
     },
     /// Add one of our own addresses, or confirm it again.
     AddAddress {
@@ -418,7 +434,17 @@ impl<'a> Context<'a> {
 
     /// Gives a stream up; see [`Action::Reset`].
     pub fn reset(&mut self, stream: StreamId) {
-        self.push(Action::Reset { stream });
+        self.reset_with(stream, 0);
+    }
+
+    /// The same with a code that tells the remote why; see [`Action::Reset`].
+    pub fn reset_with(&mut self, stream: StreamId, code: u64) {
+        self.push(Action::Reset { stream, code });
+    }
+
+    /// Has the remote send no more; see [`Action::Stop`].
+    pub fn stop_with(&mut self, stream: StreamId, code: u64) {
+        self.push(Action::Stop { stream, code });
     }
 
     /// Joins two streams; see [`Action::Splice`].
@@ -451,7 +477,12 @@ impl<'a> Context<'a> {
 
     /// Closes a connection; see [`Action::Close`].
     pub fn close(&mut self, connection: ConnectionId) {
-        self.push(Action::Close { connection });
+        self.close_with(connection, 0);
+    }
+
+    /// The same with a code that tells the remote why; see [`Action::Close`].
+    pub fn close_with(&mut self, connection: ConnectionId, code: u64) {
+        self.push(Action::Close { connection, code });
     }
 
     /// Spares a peer from pruning; see [`Action::Protect`].

@@ -150,9 +150,7 @@ impl Handle {
     /// The connection is gone, or the peer did not answer as it should.
     pub async fn ping(&self, connection: ConnectionId) -> Outcome<Duration, ping::Failure> {
         let begin = |node: &mut Node, now| {
-            let there = node.connections().get(connection).is_some();
-            node.ping(now, connection);
-            if there { Ok(connection) } else { Err(ping::Failure::Open(OpenError::NoConnection)) }
+            node.ping(now, connection).map(|()| connection).map_err(ping::Failure::Open)
         };
         self.run(begin, |event, ours| event.ping_outcome(ours), |_, _, _| {}).await
     }

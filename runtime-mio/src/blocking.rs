@@ -256,9 +256,7 @@ impl Handle {
     /// The connection is gone, or the peer did not answer as it should: a [`ping::Failure`].
     pub fn ping(&self, connection: ConnectionId, timeout: Option<Duration>) -> io::Result<Duration> {
         let begin = move |node: &mut Node, now| {
-            let there = node.connections().get(connection).is_some();
-            node.ping(now, connection);
-            if there { Ok(connection) } else { Err(ping::Failure::Open(OpenError::NoConnection)) }
+            node.ping(now, connection).map(|()| connection).map_err(ping::Failure::Open)
         };
         self.run(timeout, begin, |event, ours| event.ping_outcome(ours), |_, _, _| {})
     }

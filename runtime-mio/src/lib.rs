@@ -38,7 +38,7 @@
 //! client.run(|runtime, event| match event {
 //!     Event::Connected { connection, .. } => {
 //!         let (node, now) = runtime.node_mut();
-//!         node.ping(now, connection);
+//!         node.ping(now, connection).expect("the connection is there");
 //!     }
 //!     Event::Ping(ping) => {
 //!         println!("round trip: {:?}", ping.result.expect("the server answers"));

@@ -114,7 +114,7 @@ fn ping_through(faults: Vec<io::Error>) -> IoStats {
         .run(|runtime, event| match event {
             Event::Connected { connection, .. } => {
                 let (node, now) = runtime.node_mut();
-                node.ping(now, connection);
+                node.ping(now, connection).unwrap();
             }
             Event::Ping(ping) => {
                 rtt = ping.result.ok();

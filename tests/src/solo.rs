@@ -581,7 +581,7 @@ impl<B: Behaviour> Solo<B> {
                     }
                     self.sweep(stream);
                 }
-                Action::Reset { stream } => self.drop_stream(stream, |_| SpliceEnd::Local),
+                Action::Reset { stream, .. } => self.drop_stream(stream, |_| SpliceEnd::Local),
                 Action::Splice { token, a, b, limit: _ } => self.splice(token, a, b),
                 Action::AddAddress { address, source } => {
                     self.addresses.add(address, source);
@@ -697,7 +697,7 @@ impl<B: Behaviour> Solo<B> {
                 let text = self.describe(*stream, frame).unwrap_or_else(|| format!("{} bytes", frame.len()));
                 self.line(&me, '>', &format!("{to}  {text}"));
             }
-            Action::Reset { stream } => {
+            Action::Reset { stream, .. } => {
                 let (to, protocol) = (self.remote_of(*stream), self.short_protocol(*stream));
                 self.line(&me, 'x', &format!("{to}  {protocol} reset"));
             }
@@ -718,7 +718,7 @@ impl<B: Behaviour> Solo<B> {
                 self.line(&me, '!', &format!("dial {}", addresses.join(" ")));
             }
             Action::DialFailed { error, .. } => self.line(&me, 'x', &format!("dial failed: {error}")),
-            Action::Close { connection } => {
+            Action::Close { connection, .. } => {
                 let peer =
                     self.connections.get(*connection).map(|info| info.peer.to_base58()).unwrap_or_default();
                 self.line(&me, 'x', &format!("{peer}  closed"));

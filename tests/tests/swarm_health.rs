@@ -64,7 +64,7 @@ fn f_new_streams_leave_a_connection_that_becomes_slow() {
 fn f_new_streams_leave_a_connection_that_fails() {
     let (mut w, [a, b, r, _], [through_r, through_s]) = two_ways(82, Strategy::HealthBased);
     w.cut(r, b);
-    w.command(a, |node, now| node.ping(now, through_r));
+    w.command(a, |node, now| node.ping(now, through_r)).unwrap();
     w.run_for(secs(25));
     assert_eq!(chosen(&mut w, a, b), through_s, "its ping was not answered");
     w.shutdown();

@@ -35,9 +35,14 @@ impl Node {
                     self.finish_stream(stream);
                 }
             }
-            Action::Reset { stream } => {
+            Action::Stop { stream, code } => {
                 if self.owns(index, stream) {
-                    self.drop_stream(stream);
+                    self.stop_stream(stream, code);
+                }
+            }
+            Action::Reset { stream, code } => {
+                if self.owns(index, stream) {
+                    self.drop_stream_because(stream, code);
                 }
             }
             Action::Splice { token, a, b, limit } => {
@@ -58,7 +63,7 @@ impl Node {
                 self.start_dial(requester, peer, &addresses, &DialOptions::default());
             }
             Action::DialFailed { token, error } => self.circuit_attempt_failed(token, error),
-            Action::Close { connection } => self.close_connection(connection),
+            Action::Close { connection, code } => self.close_connection(connection, code),
             Action::AddAddress { address, source } => self.advertise(address, source),
             Action::RemoveAddress { address, source } => self.withdraw(address, source),
             Action::Load { token, table, after } => {
@@ -91,7 +96,8 @@ impl Node {
             return;
         };
         let Some(protocol) = stream.protocol.clone().filter(|_| !stream.finishing) else { return };
-        if !matches!(stream.mode, Mode::Framed(_) | Mode::Proposing(..)) {
+        let is_unread = matches!(stream.mode, Mode::ProposingUnheard(_) | Mode::Draining);
+        if !is_unread && !matches!(stream.mode, Mode::Framed(_) | Mode::Proposing(..)) {
             return;
         }
         // One frame always finds room, as its protocol says how long it may be.
@@ -130,8 +136,9 @@ impl Node {
     }
 
     /// Ends a connection at once and says so.
-    pub(super) fn close_connection(&mut self, connection: ConnectionId) {
-        self.close_because(connection, CloseReason::Local);
+    pub(super) fn close_connection(&mut self, connection: ConnectionId, code: u64) {
+        self.close_transport(connection, code);
+        self.disconnected(connection, CloseReason::Local);
     }
 
     /// The same for a reason of ours.

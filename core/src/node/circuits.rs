@@ -261,9 +261,13 @@ impl Node {
         let (stream, note) = match event {
             MuxEvent::Opened(stream) => (stream, StreamNote::Opened),
             // A reset is met by the read that this leads to.
-            MuxEvent::Readable(stream) | MuxEvent::Reset(stream) => (stream, StreamNote::Readable),
+            MuxEvent::Reset(stream, code) => {
+                self.transport.note_reset(connection, u64::from(stream.get()), u64::from(code));
+                (stream, StreamNote::Readable)
+            }
+            MuxEvent::Readable(stream) => (stream, StreamNote::Readable),
             MuxEvent::Writable(stream) => (stream, StreamNote::Writable),
-            MuxEvent::Stopped(stream) => (stream, StreamNote::Stopped(0)),
+            MuxEvent::Stopped(stream, code) => (stream, StreamNote::Stopped(u64::from(code))),
             MuxEvent::Finished(_) | MuxEvent::Available | MuxEvent::Closed(_) => return,
         };
         self.stream_note(connection, u64::from(stream.get()), note);

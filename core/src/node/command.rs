@@ -77,9 +77,31 @@ impl Node {
 
     /// Closes a connection at once; [`crate::node::Event::Disconnected`] follows.
     pub fn close(&mut self, now: Instant, connection: ConnectionId) {
+        self.close_with(now, connection, RESET_CODE);
+    }
+
+    /// The same with a code that tells the remote why, which hears [`CloseReason::Remote`](crate::errors::CloseReason) with
+    /// it. Codes are as those of [`Node::reset_with`].
+    pub fn close_with(&mut self, now: Instant, connection: ConnectionId, code: u64) {
         self.advance(now);
-        self.close_connection(connection);
+        self.close_connection(connection, code);
         self.pump();
+    }
+
+    /// Closes all connections of a peer, direct ones and circuits; returns how many there were. It may connect again, and is dialled again if it is to be kept ([`Node::keep_connected`]).
+    pub fn close_peer(&mut self, now: Instant, peer: &PeerId) -> usize {
+        self.close_peer_with(now, peer, RESET_CODE)
+    }
+
+    /// The same with a code that tells the peer why; see [`Node::close_with`].
+    pub fn close_peer_with(&mut self, now: Instant, peer: &PeerId, code: u64) -> usize {
+        self.advance(now);
+        let connections = self.connections.of(peer).to_vec();
+        for connection in &connections {
+            self.close_connection(*connection, code);
+        }
+        self.pump();
+        connections.len()
     }
 
     /// Asks a relay for a reservation and keeps it alive. The address must end in the relay's `/p2p`. What becomes of it
@@ -144,9 +166,13 @@ impl Node {
         self.with::<rendezvous::Client, _>(now, |client, cx| client.unwatch(cx, point, namespace));
     }
 
-    /// Pings a peer; [`crate::node::Event::Ping`] follows.
-    pub fn ping(&mut self, now: Instant, connection: ConnectionId) {
-        self.with::<Ping, _>(now, |ping, cx| ping.ping(cx, connection));
+    /// Pings a peer; [`crate::node::Event::Ping`] follows, also if the connection ends meanwhile.
+    ///
+    /// # Errors
+    /// The connection is gone already; no event follows.
+    pub fn ping(&mut self, now: Instant, connection: ConnectionId) -> Result<(), OpenError> {
+        self.with::<Ping, _>(now, |ping, cx| ping.ping(cx, connection))
+            .unwrap_or(Err(OpenError::NoConnection))
     }
 
     /// Opens a stream for one of the embedder's protocols. It may be written to at once: the bytes travel with the
@@ -275,28 +301,31 @@ impl Node {
     /// Wants no more of what the remote sends; what we send is not touched. The remote hears of it when it has agreed on the
     /// protocol. Stale ids change nothing.
     pub fn stop(&mut self, now: Instant, stream: StreamId) {
+        self.stop_with(now, stream, RESET_CODE);
+    }
+
+    /// The same with a code that tells the remote why (RFC 9000 section 19.5); its writes fail with
+    /// [`StreamError::Stopped`]. The muxer of circuits cannot say it: there the remote is only slowed down.
+    pub fn stop_with(&mut self, now: Instant, stream: StreamId, code: u64) {
         self.advance(now);
-        let Ok(found) = self.app_stream(stream) else { return };
-        if found.remote_finished || matches!(found.mode, Mode::ProposingUnheard(_)) {
-            return;
+        if self.app_stream(stream).is_ok() {
+            self.stop_stream(stream, code);
+            self.pump();
         }
-        match std::mem::replace(&mut found.mode, Mode::Draining) {
-            Mode::Proposing(dialer, _) => found.mode = Mode::ProposingUnheard(dialer),
-            _ => {
-                found.remote_finished = true;
-                let (connection, number) = (found.connection, found.number);
-                self.transport.stop(connection, number, RESET_CODE);
-                self.remove_if_over(stream);
-            }
-        }
-        self.pump();
     }
 
     /// Gives a stream up in both directions. Stale ids change nothing.
     pub fn reset(&mut self, now: Instant, stream: StreamId) {
+        self.reset_with(now, stream, RESET_CODE);
+    }
+
+    /// The same with a code that tells the remote why, which hears [`StreamFault::Remote`] with it. Codes are below 2^62,
+    /// and below 2^32 through a relay; a larger one arrives as 2^62 - 1, and as 0 through a relay. Those from 0x1000 on have
+    /// a meaning (libp2p specs, error-codes).
+    pub fn reset_with(&mut self, now: Instant, stream: StreamId, code: u64) {
         self.advance(now);
         if self.app_stream(stream).is_ok() {
-            self.drop_stream(stream);
+            self.drop_stream_because(stream, code);
             self.pump();
         }
     }

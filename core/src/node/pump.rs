@@ -11,7 +11,7 @@ use super::{
     transport::{Link, QuicUse, Via},
 };
 use crate::{
-    behaviour::{Input, Notice, PeerEvent},
+    behaviour::{Input, Notice, PeerEvent, StreamEvent},
     errors::{CloseReason, Refusal},
     ids::{ConnectionId, ConnectionShare, JobId, QuicId, SpliceId, StreamId},
     names::Direction,
@@ -229,6 +229,7 @@ impl Node {
             StreamNote::Stopped(code) => {
                 if let Some(stream) = self.transport.stream(connection, number) {
                     self.stream_stopped(stream, code);
+                    self.tell_owner_later(stream, StreamEvent::Stopped(code));
                 }
             }
             StreamNote::Finished => {}
@@ -244,8 +245,15 @@ impl Node {
         dial: Option<JobId>,
     ) {
         let window = self.windows.as_mut().filter(|_| matches!(via, Via::Quic(_))).map(Windows::opened);
-        let link =
-            Link { via, share, streams: Default::default(), negotiating: 0, may_miss_ends: true, window };
+        let link = Link {
+            via,
+            share,
+            streams: Default::default(),
+            resets: Default::default(),
+            negotiating: 0,
+            may_miss_ends: true,
+            window,
+        };
         self.transport.links.insert(connection, link);
         self.resize_window(connection, true);
         self.measure(connection);

@@ -210,7 +210,7 @@ impl Node {
         if matches!(stream.mode, Mode::ProposingUnheard(_)) {
             stream.mode = Mode::Draining;
             stream.remote_finished = true;
-            self.transport.stop(stream.connection, stream.number, RESET_CODE);
+            self.transport.stop(stream.connection, stream.number, stream.stop_code);
         } else {
             stream.mode = Mode::agreed(stream.owner, framing, rest);
         }
@@ -259,6 +259,15 @@ impl Node {
         }
     }
 
+    /// The same in its turn.
+    pub(super) fn tell_owner_later(&mut self, id: StreamId, event: StreamEvent) {
+        if let Some(Stream { owner: Owner::Behaviour(index), mode, .. }) = self.streams.get(id)
+            && !matches!(mode, Mode::Spliced(_) | Mode::Carrying(_))
+        {
+            self.work.push_back(Work::Input(*index, Input::Stream(id, event)));
+        }
+    }
+
     pub(super) fn emit_stream(&mut self, stream: StreamId, event: AppStreamEvent) {
         self.events.push_back(Event::Stream { stream, event });
     }
@@ -294,6 +303,25 @@ impl Node {
         self.remove_if_over(id);
     }
 
+    /// We want no more of what the remote sends, for this reason. It hears of that when it has agreed on the protocol.
+    pub(super) fn stop_stream(&mut self, id: StreamId, code: u64) {
+        let Some(found) = self.streams.get_mut(id) else { return };
+        match found.mode {
+            Mode::Proposing(..) | Mode::Pulled(_) | Mode::Framed(_) if !found.remote_finished => {}
+            _ => return,
+        }
+        found.stop_code = code;
+        match std::mem::replace(&mut found.mode, Mode::Draining) {
+            Mode::Proposing(dialer, _) => found.mode = Mode::ProposingUnheard(dialer),
+            _ => {
+                found.remote_finished = true;
+                let (connection, number) = (found.connection, found.number);
+                self.transport.stop(connection, number, code);
+                self.remove_if_over(id);
+            }
+        }
+    }
+
     /// The remote wants no more of what we send; what it sends can still be read.
     pub(super) fn stream_stopped(&mut self, id: StreamId, code: u64) {
         let Some(stream) = self.streams.get_mut(id).filter(|s| s.stopped.is_none()) else { return };
@@ -319,7 +347,7 @@ impl Node {
         let Some(stream) = self.forget_stream(id) else { return };
         // Whoever resets what it has spliced ends it because its time is up.
         let is_spliced = matches!(stream.mode, Mode::Spliced(_));
-        let code = if is_spliced { codes::stream::LIMIT_EXCEEDED } else { code };
+        let code = if is_spliced && code == RESET_CODE { codes::stream::LIMIT_EXCEEDED } else { code };
         self.transport.reset(stream.connection, stream.number, code);
         match stream.mode {
             Mode::Spliced(splice) => self.end_splice(splice, SpliceEnd::Local),
@@ -362,6 +390,7 @@ impl Node {
         self.swarm.resources.close_stream(stream.share);
         if let Some(link) = self.transport.links.get_mut(&stream.connection) {
             link.streams.remove(&stream.number);
+            link.resets.remove(&stream.number);
             link.negotiating -= usize::from(stream.mode.is_without_protocol());
         }
         Some(stream)

@@ -55,6 +55,9 @@ pub(crate) struct Link {
     pub(crate) streams: BTreeMap<u64, StreamId>,
     /// How many of them are inbound and have not agreed on a protocol.
     pub(crate) negotiating: usize,
+    /// Why the remote gave streams up that their owners have not been told of; of those of circuits, whose muxer forgets
+    /// them at once.
+    pub(crate) resets: BTreeMap<u64, u64>,
     /// How much the peer may have under way, where that follows what circuits need.
     pub(crate) window: Option<Window>,
     /// Whether the remote's library may miss the end of a stream that comes before its handler listens; until identify
@@ -153,7 +156,7 @@ impl Transport {
                     Ok(upgrade::Read::Data(data)) => Ok(Read::Data(data)),
                     Ok(upgrade::Read::Blocked) => Ok(Read::Blocked),
                     Ok(upgrade::Read::Finished) => Ok(Read::Finished),
-                    Err(_) => Err(StreamFault::Remote(RESET_CODE)),
+                    Err(_) => Err(self.reset_by_remote(connection, number)),
                 }
             }
         }
@@ -212,7 +215,7 @@ impl Transport {
                     Ok(taken) => Ok(taken),
                     Err(upgrade::WriteError::Blocked) => Ok(0),
                     Err(upgrade::WriteError::Stopped) => Err(WriteFault::Stopped(RESET_CODE)),
-                    Err(_) => Err(WriteFault::Lost(StreamFault::Remote(RESET_CODE))),
+                    Err(_) => Err(WriteFault::Lost(self.reset_by_remote(connection, number))),
                 }
             }
         }
@@ -232,7 +235,7 @@ impl Transport {
         }
     }
 
-    /// Gives up the remote's direction, with a code as in [`Transport::reset`].
+    /// Gives up the remote's direction, with a code that tells the remote why if the transport has a place for it.
     pub(crate) fn stop(&mut self, connection: ConnectionId, number: u64, code: u64) {
         match self.via(connection) {
             Some(Via::Quic(id)) => self.quic.stop(self.now, id, number, code),
@@ -271,11 +274,24 @@ impl Transport {
             }
             Some(Via::Circuit(id)) => {
                 if let Some(mux) = self.circuit(id) {
-                    mux.reset(mux_stream(number));
+                    mux.reset_with(mux_stream(number), u32::try_from(code).unwrap_or(0));
                 }
             }
             None => {}
         }
+    }
+
+    /// The remote gave up a stream of a circuit.
+    pub(crate) fn note_reset(&mut self, connection: ConnectionId, number: u64, code: u64) {
+        if let Some(link) = self.links.get_mut(&connection).filter(|link| link.streams.contains_key(&number))
+        {
+            link.resets.insert(number, code);
+        }
+    }
+
+    fn reset_by_remote(&self, connection: ConnectionId, number: u64) -> StreamFault {
+        let code = self.links.get(&connection).and_then(|link| link.resets.get(&number));
+        StreamFault::Remote(code.copied().unwrap_or(RESET_CODE))
     }
 
     /// Which stream has this number, if it is known to the stream layer.

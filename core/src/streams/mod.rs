@@ -157,6 +157,8 @@ pub(crate) struct Stream {
     pub(crate) finished: bool,
     /// It has ended because the remote wants no more (STOP_SENDING, RFC 9000 section 19.5), for this reason.
     pub(crate) stopped: Option<u64>,
+    /// With which code the remote is asked to send no more, once it has agreed on the protocol.
+    pub(crate) stop_code: u64,
     /// The remote's direction has ended.
     pub(crate) remote_finished: bool,
     /// It has agreed to our proposal, but may not hear our end before that.
@@ -196,6 +198,7 @@ impl Stream {
             finishing: false,
             finished: false,
             stopped: None,
+            stop_code: 0,
             remote_finished: false,
             end_from: None,
             deadline: Some(deadline),

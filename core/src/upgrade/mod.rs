@@ -284,7 +284,12 @@ impl SecuredConnection {
 
     /// See [`Yamux::reset`].
     pub fn reset(&mut self, id: MuxStream) {
-        self.making_room(|mux| mux.reset(id));
+        self.reset_with(id, 0);
+    }
+
+    /// See [`Yamux::reset_with`].
+    pub fn reset_with(&mut self, id: MuxStream, code: u32) {
+        self.making_room(|mux| mux.reset_with(id, code));
     }
 
     /// See [`Yamux::stop`].

@@ -101,7 +101,7 @@ impl App {
             Event::Dialed { dial, connection, .. } if Some(*dial) == self.dial => {
                 self.connection = Some(*connection);
                 match self.job {
-                    Job::Ping { .. } => node.ping(now, *connection),
+                    Job::Ping { .. } => self.ping(node, now, *connection),
                     _ => self.open(node, now),
                 }
             }
@@ -113,7 +113,7 @@ impl App {
                 match (&ping.result, &self.job) {
                     (Err(error), _) => self.end(Err(error.to_string())),
                     (Ok(_), Job::Ping { count, .. }) if self.pings < *count => {
-                        node.ping(now, ping.connection);
+                        self.ping(node, now, ping.connection);
                     }
                     (Ok(_), _) => self.end(Ok(())),
                 }
@@ -123,6 +123,12 @@ impl App {
             }
             Event::Stream { stream, event } => self.on_stream(node, now, *stream, event),
             _ => {}
+        }
+    }
+
+    fn ping(&mut self, node: &mut Node, now: Instant, connection: ConnectionId) {
+        if let Err(error) = node.ping(now, connection) {
+            self.end(Err(error.to_string()));
         }
     }
 

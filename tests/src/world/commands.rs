@@ -116,7 +116,7 @@ impl World {
     /// Pings and waits for the round-trip time. Panics if the ping fails.
     pub fn ping(&mut self, host: HostId, connection: ConnectionId) -> Duration {
         let from = self[host].log.len();
-        self.command(host, |node, now| node.ping(now, connection));
+        self.command(host, |node, now| node.ping(now, connection)).expect("the connection is there");
         self.wait_from(host, from, "a ping", |event| match event {
             Event::Ping(ping) if ping.connection == connection => Some(ping.result.clone()),
             _ => None,

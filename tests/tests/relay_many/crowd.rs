@@ -370,7 +370,7 @@ impl Crowd {
                 }
                 (Action::Send { stream, frame }, _) => self.tell(who, stream, StreamEvent::Frame(frame)),
                 (Action::Finish { stream }, _) => self.finish(who, stream),
-                (Action::Reset { stream }, _) => {
+                (Action::Reset { stream, .. }, _) => {
                     self.tell(who, stream, StreamEvent::Reset(StreamFault::Remote(0)));
                     self.forget(who, stream);
                 }

@@ -166,7 +166,9 @@ impl Yamux {
             return Ok(None);
         }
         if header.flags.contains(Flags::RST) {
-            self.handle_reset(id);
+            // Of a data frame the length says how much data follows.
+            let code = if header.kind == FrameType::WindowUpdate { header.length } else { 0 };
+            self.handle_reset(id, code);
             return Ok(None);
         }
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(None) };
@@ -197,16 +199,16 @@ impl Yamux {
     }
 
     /// After its own FIN the remote's RST only says that it wants no more; what it sent stays readable.
-    fn handle_reset(&mut self, id: u32) {
+    fn handle_reset(&mut self, id: u32, code: u32) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !stream.recv.finished {
             self.remove(id);
-            self.events.push_back(MuxEvent::Reset(MuxStream(id)));
+            self.events.push_back(MuxEvent::Reset(MuxStream(id), code));
         } else if stream.send.state != SendState::Finished {
             stream.send.state = SendState::Stopped;
             let dropped = stream.send.outbox.clear();
             self.release(dropped);
-            self.events.push_back(MuxEvent::Stopped(MuxStream(id)));
+            self.events.push_back(MuxEvent::Stopped(MuxStream(id), code));
             self.remove_if_over(id);
         }
     }

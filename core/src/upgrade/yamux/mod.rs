@@ -196,9 +196,14 @@ impl Yamux {
 
     /// Ends a stream at once in both directions. Unknown streams are ignored.
     pub fn reset(&mut self, id: MuxStream) {
+        self.reset_with(id, 0);
+    }
+
+    /// The same with a code that tells the remote why.
+    pub fn reset_with(&mut self, id: MuxStream, code: u32) {
         let Some(stream) = self.remove(id.0) else { return };
         if !stream.opening.contains(Flags::SYN) && self.state != State::Closed {
-            self.output.control.push_back(frame(FrameType::WindowUpdate, Flags::RST, id.0, 0));
+            self.output.control.push_back(frame(FrameType::WindowUpdate, Flags::RST, id.0, code));
         }
     }
 

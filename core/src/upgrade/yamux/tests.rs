@@ -244,7 +244,7 @@ fn unacknowledged_streams_are_limited() {
     assert_eq!(session.open(), Err(OpenError::Blocked));
     session.reset(MuxStream(5));
     hear(&mut session, WindowUpdate, Flags::RST, 7, 0).unwrap();
-    assert_eq!(events(&mut session), [MuxEvent::Available, MuxEvent::Reset(MuxStream(7))]);
+    assert_eq!(events(&mut session), [MuxEvent::Available, MuxEvent::Reset(MuxStream(7), 0)]);
     assert!(session.open().is_ok() && session.open().is_ok());
 }
 
@@ -295,7 +295,7 @@ fn a_reset_after_the_remotes_end_only_stops_our_half() {
     session.write(MuxStream(1), &mut Bytes::from_static(b"queued")).unwrap();
     events(&mut session);
     hear(&mut session, WindowUpdate, Flags::RST, 1, 0).unwrap();
-    assert_eq!(events(&mut session), [MuxEvent::Stopped(MuxStream(1))]);
+    assert_eq!(events(&mut session), [MuxEvent::Stopped(MuxStream(1), 0)]);
     assert_eq!(session.write(MuxStream(1), &mut Bytes::from_static(b"x")), Err(WriteError::Stopped));
     assert_eq!(session.read(MuxStream(1), 100), Ok(Read::Data(Bytes::from_static(b"all I have"))));
     assert_eq!(session.read(MuxStream(1), 100), Ok(Read::Finished));

@@ -31,10 +31,11 @@ pub enum MuxEvent {
     Writable(MuxStream),
     /// All our data and the end of it went out with `poll_transmit`.
     Finished(MuxStream),
-    /// The remote ended its half before and now wants no more of ours. What it sent can still be read.
-    Stopped(MuxStream),
-    /// The remote ended the stream at once: the stream is gone, with any data not yet read.
-    Reset(MuxStream),
+    /// The remote ended its half before and now wants no more of ours, for this reason. What it sent can still be read.
+    Stopped(MuxStream, u32),
+    /// The remote ended the stream at once, for this reason: the stream is gone, with any data not yet read. The reason is
+    /// the error code of the libp2p specs (`yamux`, in the length of a window update with RST); 0 says nothing.
+    Reset(MuxStream, u32),
     /// Opening a stream, refused with [`OpenError::Blocked`], may be tried again.
     Available,
     /// The session is over; the last event. Data received before can still be read.

@@ -34,7 +34,7 @@ fn ping(
     while sent < args.count && !session.runtime.is_stopping() {
         session.wait_for_room(|event| check_connection(event, connection))?;
         let (node, started) = session.runtime.node_mut();
-        node.ping(started, connection);
+        node.ping(started, connection).map_err(|error| Failure::Failed(error.to_string()))?;
         sent += 1;
         match answer(session, connection)? {
             Some(Ok(line)) => {
