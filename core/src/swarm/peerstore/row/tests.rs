@@ -9,7 +9,7 @@ fn peer(n: u8) -> PeerId {
 
 fn random(rng: &mut Rng) -> Row {
     let address = |rng: &mut Rng| {
-        let port = rng.below(u64::from(u16::MAX));
+        let port = 1 + rng.below(u64::from(u16::MAX));
         let host = ["/ip4/192.0.2.1", "/ip6/2001:db8::1", "/dns/example.com"][rng.below(3) as usize];
         RowAddress {
             address: format!("{host}/udp/{port}/quic-v1").parse().unwrap(),
