@@ -14,6 +14,7 @@ pub(crate) mod stream {
     pub(crate) const LIMIT_EXCEEDED: u64 = 0x1002;
     pub(crate) const PROTOCOL_VIOLATION: u64 = 0x1004;
     pub(crate) const GARBAGE_COLLECTED: u64 = 0x1006;
+    pub(crate) const SHUTDOWN: u64 = 0x1007;
 }
 
 const FIRST_OF_CONNECTIONS: u64 = 0x1000;

@@ -267,3 +267,6 @@ impl Drop for Driver {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

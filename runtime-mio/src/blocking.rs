@@ -457,3 +457,6 @@ impl Drop for Ending {
         self.0.news.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,6 +256,37 @@ fn a_refusal_is_told_with_peer_address_limit_and_status() {
 }
 
 #[test]
+fn a_peer_that_is_refused_after_it_has_proved_who_it_is_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let peer = Identity::generate(&mut Rng::new([0; 32]).fork("identity")).peer();
+    fs::write(&config, format!("[gate]\ndeny = [\"{peer}\"]")).unwrap();
+    let relay = Peerless::start(&format!("--ephemeral --config {} relay {ANY_PORT}", config.display()));
+    let output = run(&format!("--seed 0 ping -c 1 {}", relay.address()));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let refused = relay.event("connection_refused");
+    assert_eq!(
+        (text(&refused, "peer"), text(&refused, "status")),
+        (&peer.to_string()[..], "GATED"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_reservation_that_is_not_renewed_is_told_of_while_it_holds() {
+    let relay = Peerless::start(&format!(
+        "--ephemeral relay {ANY_PORT} --reservation-ttl 30s --reservation-rate 1/1h"
+    ));
+    let at = relay.address();
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT} --relay {at}"));
+    listener.event("reservation");
+    let told = listener.event("reservation_not_renewed");
+    assert_eq!(text(&told, "relay"), peer_of(&at), "{told}");
+    assert!(text(&told, "reason").contains("RESERVATION_REFUSED"), "{told}");
+    assert!(told["left"].as_u64().unwrap() > 0 && told["retry"].is_u64(), "{told}");
+}
+
+#[test]
 fn refused_connections_are_told_without_a_flood() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config");

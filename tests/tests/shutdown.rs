@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use peerless_core::{
     Multiaddr,
-    errors::{AttemptError, CloseReason, DialError},
+    errors::{AttemptError, CloseReason, DialError, StreamFault},
     ids::{ConnectionId, DialId},
     node::{Event, SHUTDOWN},
+    protocols::rendezvous,
     time::Instant,
 };
 use peerless_tests::{
@@ -185,4 +186,43 @@ fn streams_that_come_after_the_word_are_refused() {
     assert_idle_in_time(&mut w, relay, since);
     w.shutdown();
     w.assert_empty();
+}
+
+/// A point that is slow to hear that we leave keeps the connections of a node that shuts down alive for a while; what peers open
+/// on them meanwhile is refused at once, whatever it is for.
+#[test]
+fn streams_that_come_while_a_node_says_its_goodbyes_are_refused() {
+    let mut w = World::new(5);
+    let point = w
+        .host("P")
+        .configure(|config| config.rendezvous_server = Some(rendezvous::server::Config::default()))
+        .start();
+    let relay = w.host("R").relay().start();
+    let [a, b] = ["A", "B"].map(|name| w.host(name).start());
+    let connection = w.dial(a, relay);
+    w.reserve(b, relay);
+    let to_point = w[point].address();
+    let wanted = rendezvous::client::Registration::new(to_point, "app");
+    w.command(relay, |node, now| node.register(now, wanted)).expect("a registration");
+    w.run_for(secs(2));
+    w.link(relay, point, Link::latency(ms(250)));
+    let before = hop_events(&w, relay);
+    let since = shut_down(&mut w, relay);
+    w.run_for(ms(20));
+    w.reserve(a, relay);
+    let echo = w.start_echo(a, connection, 1000);
+    w.start_dial(a, None, &[w.circuit(relay, b)]);
+    w.run_for(ms(60));
+    assert!(!w.connections(a, relay).is_empty(), "the goodbyes are still on their way");
+    assert_eq!(hop_events(&w, relay), before, "nothing was granted");
+    assert_eq!(w.node(relay).counters().get("streams.refused.shutting_down"), 3);
+    let fault = w.transfer(a, echo).fault;
+    assert_eq!(fault, Some(StreamFault::Remote(0x1007)));
+    assert_idle_in_time(&mut w, relay, since);
+    w.shutdown();
+    w.assert_empty();
+}
+
+fn hop_events(w: &World, host: HostId) -> usize {
+    w[host].log().iter().filter(|(_, event)| matches!(event, Event::Hop(_))).count()
 }

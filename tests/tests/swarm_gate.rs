@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use multiaddr::Protocol;
 use peerless_core::{
-    Multiaddr,
+    Multiaddr, PeerId,
     errors::{AttemptError, CloseReason, Denial, Denied, Point, Refusal, UpgradeError},
     network::Network,
     node::{Config, Event},
@@ -47,6 +48,38 @@ fn inbound_failures(w: &World, host: HostId) -> Vec<CloseReason> {
         _ => None,
     };
     w[host].log().iter().filter_map(|(_, event)| pick(event)).collect()
+}
+
+/// An address without the peer that it names.
+fn at(address: Multiaddr) -> Multiaddr {
+    address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
+}
+
+/// Who was refused, and where it is.
+fn refused(w: &World, host: HostId) -> Vec<(Option<PeerId>, Multiaddr)> {
+    let pick = |event: &Event| match event {
+        Event::InboundFailed { peer, remote, .. } => Some((*peer, remote.clone())),
+        _ => None,
+    };
+    w[host].log().iter().filter_map(|(_, event)| pick(event)).collect()
+}
+
+#[test]
+fn a_peer_that_is_refused_at_the_end_of_a_circuit_is_told_of_as_one_that_comes_directly() {
+    let mut w = World::new(13);
+    let relay = w.host("R").relay().start();
+    let a = w.host("A").start();
+    let peer = w[a].peer();
+    let b = w.host("B").configure(move |config| _ = config.swarm.gate.deny_peers.insert(peer)).start();
+    w.reserve(b, relay);
+    w.run_for(secs(1));
+    let to_b = w.circuit(relay, b);
+    w.start_dial(a, None, &[to_b]);
+    w.run_for(secs(2));
+    let through = w[relay].address().with(Protocol::P2pCircuit);
+    assert_eq!(refused(&w, b), [(Some(peer), through)]);
+    w.shutdown();
+    w.assert_empty();
 }
 
 /// The letter (d): a denied network never connects to us.
@@ -127,6 +160,7 @@ fn a_denied_peer_is_told_so_after_it_has_proved_who_it_is_and_is_not_dialled() {
     assert!(matches!(reason, CloseReason::Remote { code: 0x1007, .. }), "{reason}");
     assert!(!w[b].log().iter().any(|(_, event)| matches!(event, Event::Connected { .. })));
     assert_eq!(denials(&w, b, "secured", "peer"), Some(1));
+    assert_eq!(refused(&w, b), [(Some(peer), at(w[a].address()))]);
     let error = w.try_dial(b, None, &[a_address]).expect_err("A is denied");
     assert!(matches!(error.attempts[0].1, AttemptError::Refused(_)), "{error}");
     assert_eq!(denials(&w, b, "peer_dial", "peer"), Some(1));

@@ -331,7 +331,7 @@ impl Node {
         });
         let connection = match admitted {
             Ok(connection) => connection,
-            Err(refusal) => return self.circuit_refused(id, refusal),
+            Err(refusal) => return self.circuit_refused(id, peer, refusal),
         };
         if let Some(circuit) = self.transport.circuits.get_mut(id) {
             circuit.connection = Some(connection);
@@ -342,11 +342,16 @@ impl Node {
     }
 
     /// We do not want the peer that a circuit leads to.
-    fn circuit_refused(&mut self, id: CircuitId, refusal: Refusal) {
+    fn circuit_refused(&mut self, id: CircuitId, peer: PeerId, refusal: Refusal) {
         let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
         let ((index, token), role) = (circuit.requester, circuit.role);
         circuit.mux.close();
+        let (relay, via) = (circuit.relay, circuit.via);
         self.totals.handshake_failed(direction(role), true);
+        if direction(role) == Direction::Inbound {
+            let reason = CloseReason::Refused(refusal.clone());
+            self.tell_inbound_failed(self.circuit_address(via, relay), Some(peer), reason);
+        }
         self.retire_circuit(id);
         self.upgrade_failed(index, token, UpgradeError::Refused(refusal));
     }

@@ -74,6 +74,8 @@ pub enum Event {
     InboundFailed {
         /// Where it came from.
         remote: Multiaddr,
+        /// Who it is, if it had proved that before it was refused.
+        peer: Option<PeerId>,
         /// What went wrong.
         reason: CloseReason,
         /// How many others failed since the last of these events and are not told of: all are counted, but whoever wants
@@ -179,10 +181,19 @@ impl Event {
         said.downcast_ref()
     }
 
-    /// Whether a full queue of events should rather lose this one than others: remotes cause it as they like, and nothing has
-    /// to be done about it.
+    /// Whether a full queue of events should rather lose this one than others: remotes cause it as they like, or it comes
+    /// again and again, and nothing has to be done about it.
     pub fn is_expendable(&self) -> bool {
-        matches!(self, Self::InboundFailed { .. } | Self::Identify(_) | Self::Ping(_) | Self::Hop(_))
+        use rendezvous::{Event::Server, server::Event as Point};
+        match self {
+            Self::InboundFailed { .. } | Self::Identify(_) | Self::Hop(_) => true,
+            Self::Rendezvous(Server(event)) => {
+                !matches!(event, Point::Loaded { .. } | Point::StoreFailed { .. })
+            }
+            // Of these there are as many as connections, and a next one; whoever asked waits for an answer.
+            Self::Ping(ping) => !ping.asked,
+            _ => false,
+        }
     }
 
     /// How that dial ended, if this event says so.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
 use peerless_proto::address;
 
 use super::{Node, transport::QuicUse};
@@ -137,7 +138,7 @@ impl Node {
         &mut self,
         id: QuicId,
         dial: Option<JobId>,
-        remote: SocketAddr,
+        (peer, remote): (PeerId, SocketAddr),
         refusal: Refusal,
     ) {
         let direction = if dial.is_some() { Direction::Outbound } else { Direction::Inbound };
@@ -147,7 +148,7 @@ impl Node {
         let reason = CloseReason::Refused(refusal);
         match dial {
             Some(dial) => self.quic_attempt_failed(dial, id, reason),
-            None => self.tell_inbound_failed(remote, reason),
+            None => self.tell_inbound_failed(address::quic_v1(remote), Some(peer), reason),
         }
     }
 
@@ -155,15 +156,21 @@ impl Node {
     pub(super) fn tell_turned_away(&mut self) {
         while let Some((remote, refusal, suppressed)) = self.swarm.pop_turned_away() {
             let (remote, reason) = (address::quic_v1(remote), CloseReason::Refused(refusal));
-            self.emit(Event::InboundFailed { remote, reason, suppressed });
+            self.emit(Event::InboundFailed { remote, peer: None, reason, suppressed });
         }
         self.count_untold();
     }
 
-    /// Tells the embedder of a handshake that came to nothing, if it has not been told of too many.
-    pub(super) fn tell_inbound_failed(&mut self, remote: SocketAddr, reason: CloseReason) {
+    /// Tells the embedder of a handshake that came to nothing, if it has not been told of too many. `peer` is whoever has
+    /// proved to be that.
+    pub(super) fn tell_inbound_failed(
+        &mut self,
+        remote: Multiaddr,
+        peer: Option<PeerId>,
+        reason: CloseReason,
+    ) {
         if let Some(suppressed) = self.swarm.may_tell(self.now) {
-            self.emit(Event::InboundFailed { remote: address::quic_v1(remote), reason, suppressed });
+            self.emit(Event::InboundFailed { remote, peer, reason, suppressed });
         }
         self.count_untold();
     }

@@ -60,7 +60,7 @@ impl Node {
             let (peer, remote) = (info.peer, info.remote.clone());
             let situation = self.situation(connection, &peer);
             let is_sick = self.health.look(self.now, &situation);
-            self.with::<Ping, _>(self.now, |ping, cx| ping.ping(cx, connection));
+            self.with::<Ping, _>(self.now, |ping, cx| ping.probe(cx, connection));
             if is_sick {
                 self.counters.add("swarm.health.replacing", 1);
                 let options = DialOptions { force_new: true, ..DialOptions::default() };

@@ -163,7 +163,7 @@ impl Node {
                     CloseReason::Local => CloseReason::Refused(Refusal::ShuttingDown),
                     reason => reason,
                 };
-                self.tell_inbound_failed(remote, reason);
+                self.tell_inbound_failed(address::quic_v1(remote), None, reason);
             }
         }
     }
@@ -195,7 +195,7 @@ impl Node {
                 self.transport.by_quic.insert(id, QuicUse::Connected(connection));
                 self.established(connection, share, Via::Quic(id), dial);
             }
-            Err(refusal) => self.turn_away(id, dial, remote, refusal),
+            Err(refusal) => self.turn_away(id, dial, (peer, remote), refusal),
         }
     }
 

@@ -78,6 +78,11 @@ impl Node {
     pub(super) fn stream_opened(&mut self, connection: ConnectionId, number: u64) {
         let Some(info) = self.connections.get(connection) else { return };
         let peer = info.peer;
+        if self.is_ending() {
+            self.counters.add("streams.refused.shutting_down", 1);
+            self.transport.reset(connection, number, codes::stream::SHUTDOWN);
+            return;
+        }
         let Some(link) = self.transport.links.get_mut(&connection) else { return };
         if link.negotiating >= self.stream_config.negotiating_per_connection {
             self.counters.add("streams.refused.negotiating", 1);
@@ -225,6 +230,10 @@ impl Node {
         let (connection, peer, share) = (stream.connection, stream.peer, stream.share);
         if let Some(link) = self.transport.links.get_mut(&connection) {
             link.negotiating -= 1;
+        }
+        if self.is_ending() {
+            self.counters.add("streams.refused.shutting_down", 1);
+            return self.drop_stream_because(id, codes::stream::SHUTDOWN);
         }
         let admitted = self.streams.admit(id, &protocol, route.inbound_per_peer);
         let service = self.service(route.owner);

@@ -43,7 +43,8 @@ impl Default for Config {
 pub struct Ping {
     config: Config,
     protocols: [ProtocolSpec; 1],
-    opening: ByConnection<Token, PeerId>,
+    /// With whether they were asked for.
+    opening: ByConnection<Token, (PeerId, bool)>,
     streams: ByConnection<StreamId, State>,
     /// Connections whose next ping is due then; only with an interval.
     next: ByConnection<ConnectionId, Instant>,
@@ -56,7 +57,7 @@ enum State {
     /// We echo; until the remote finishes.
     Echoing,
     /// A frame; until it comes or the timeout.
-    Pinging { peer: PeerId, payload: [u8; SIZE], sent: Instant, until: Instant },
+    Pinging { peer: PeerId, asked: bool, payload: [u8; SIZE], sent: Instant, until: Instant },
     /// The remote's end of stream; until it comes or the timeout.
     Closing { until: Instant },
 }
@@ -83,9 +84,23 @@ impl Ping {
 
     /// Pings a connection once; the outcome is an [`Event`]. Fails if there is no such connection.
     pub fn ping(&mut self, cx: &mut Context<'_>, connection: ConnectionId) -> Result<(), OpenError> {
+        self.start(cx, connection, true)
+    }
+
+    /// As [`Ping::ping`], for those who look at a connection from time to time and do not wait for the outcome.
+    pub(crate) fn probe(&mut self, cx: &mut Context<'_>, connection: ConnectionId) -> Result<(), OpenError> {
+        self.start(cx, connection, false)
+    }
+
+    fn start(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: ConnectionId,
+        asked: bool,
+    ) -> Result<(), OpenError> {
         let peer = cx.view().connections.get(connection).ok_or(OpenError::NoConnection)?.peer;
         let token = cx.open(connection, PROTOCOL);
-        self.opening.insert(token, connection, peer);
+        self.opening.insert(token, connection, (peer, asked));
         Ok(())
     }
 
@@ -106,15 +121,15 @@ impl Ping {
                 if let Some((_, at)) = self.next.remove(connection) {
                     self.timers.clear(at, Timer::Next(connection));
                 }
-                for (_, peer) in self.opening.remove_connection(connection) {
+                for (_, (peer, asked)) in self.opening.remove_connection(connection) {
                     let result = Err(Failure::Open(OpenError::NoConnection));
-                    cx.emit(Event { connection, peer, result });
+                    cx.emit(Event { connection, peer, asked, result });
                 }
                 for (stream, state) in self.streams.remove_connection(connection) {
                     self.disarm(stream, &state);
-                    if let State::Pinging { peer, .. } = state {
+                    if let State::Pinging { peer, asked, .. } = state {
                         let result = Err(Failure::Stream(StreamFault::ConnectionLost));
-                        cx.emit(Event { connection, peer, result });
+                        cx.emit(Event { connection, peer, asked, result });
                     }
                 }
             }
@@ -123,17 +138,17 @@ impl Ping {
     }
 
     fn on_opened(&mut self, cx: &mut Context<'_>, token: Token, result: Result<StreamId, OpenError>) {
-        let Some((connection, peer)) = self.opening.remove(token) else { return };
+        let Some((connection, (peer, asked))) = self.opening.remove(token) else { return };
         match result {
             Ok(stream) => {
                 let payload = cx.rng().bytes();
                 let until = cx.now() + self.config.timeout.max(MIN_WAIT);
                 cx.send(stream, Bytes::copy_from_slice(&payload));
                 self.timers.set(until, Timer::Timeout(stream));
-                let state = State::Pinging { peer, payload, sent: cx.now(), until };
+                let state = State::Pinging { peer, asked, payload, sent: cx.now(), until };
                 self.streams.insert(stream, connection, state);
             }
-            Err(error) => self.conclude(cx, connection, peer, Err(Failure::Open(error))),
+            Err(error) => self.conclude(cx, connection, (peer, asked), Err(Failure::Open(error))),
         }
     }
 
@@ -172,7 +187,9 @@ impl Ping {
 
     /// Ends a ping: politely if it was answered, else by giving its stream up.
     fn on_answer(&mut self, cx: &mut Context<'_>, stream: StreamId, result: Result<Duration, Failure>) {
-        let Some((connection, State::Pinging { peer, until, .. })) = self.remove(stream) else { return };
+        let Some((connection, State::Pinging { peer, asked, until, .. })) = self.remove(stream) else {
+            return;
+        };
         match &result {
             Ok(_) => {
                 cx.finish(stream);
@@ -182,20 +199,20 @@ impl Ping {
             Err(Failure::Stream(_)) => {}
             Err(_) => cx.reset(stream),
         }
-        self.conclude(cx, connection, peer, result);
+        self.conclude(cx, connection, (peer, asked), result);
     }
 
     fn conclude(
         &mut self,
         cx: &mut Context<'_>,
         connection: ConnectionId,
-        peer: PeerId,
+        (peer, asked): (PeerId, bool),
         result: Result<Duration, Failure>,
     ) {
         if result.is_err() {
             cx.count("ping.failed");
         }
-        cx.emit(Event { connection, peer, result });
+        cx.emit(Event { connection, peer, asked, result });
         self.schedule(cx.now(), connection);
     }
 
@@ -215,7 +232,7 @@ impl Ping {
             Timer::Next(connection) => {
                 self.next.remove(connection);
                 // An unknown connection has been removed above, so nothing is left to ping.
-                let _ = self.ping(cx, connection);
+                let _ = self.probe(cx, connection);
             }
             Timer::Timeout(stream) => match self.streams.get(stream) {
                 Some(State::Pinging { .. }) => self.on_answer(cx, stream, Err(Failure::Timeout)),
@@ -286,6 +303,8 @@ pub struct Event {
     pub connection: ConnectionId,
     /// Its peer.
     pub peer: PeerId,
+    /// Whether [`Ping::ping`] was called for it; else its time had come.
+    pub asked: bool,
     /// The round-trip time, or what went wrong.
     pub result: Result<Duration, Failure>,
 }

@@ -15,11 +15,10 @@ impl fmt::Display for Event {
             Self::Dialed { peer, .. } => write!(f, "dialed {peer}"),
             Self::Disconnected { peer, reason, .. } => write!(f, "disconnected {peer}: {reason}"),
             Self::DialFailed { error, .. } => write!(f, "dial failed: {error}"),
-            Self::InboundFailed { remote, reason, suppressed: 0 } => {
-                write!(f, "inbound from {remote} failed: {reason}")
-            }
-            Self::InboundFailed { remote, reason, suppressed } => {
-                write!(f, "inbound from {remote} failed: {reason}; {suppressed} others before it")
+            Self::InboundFailed { remote, peer, reason, suppressed } => {
+                let who = peer.map(|peer| format!("{peer} at ")).unwrap_or_default();
+                write!(f, "inbound from {who}{remote} failed: {reason}")?;
+                if *suppressed > 0 { write!(f, "; {suppressed} others before it") } else { Ok(()) }
             }
             Self::TurnCutOff { steps, at } => write!(f, "no rest after {steps} steps, at {at}"),
             Self::Stream { stream, event } => write!(f, "stream {stream}: {event:?}"),

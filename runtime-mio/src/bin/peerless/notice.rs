@@ -1,8 +1,10 @@
 //! Lines on what is not as it should be, or not as it was asked for.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::Serialize;
+
+use crate::report::Span;
 
 /// What is worth a remark. Refusals say how many like them were left out before.
 #[derive(Debug, Serialize)]
@@ -42,9 +44,35 @@ pub(crate) enum Notice {
         left_out: u64,
     },
     ConnectionRefused {
+        /// If it had proved who it is.
+        peer: Option<String>,
         address: String,
         limit: String,
         status: &'static str,
+        #[serde(skip_serializing_if = "is_zero")]
+        left_out: u64,
+    },
+    /// It holds all the same; times are in seconds.
+    ReservationNotRenewed {
+        relay: String,
+        reason: String,
+        left: u64,
+        retry: u64,
+        #[serde(skip_serializing_if = "is_zero")]
+        left_out: u64,
+    },
+    ReservationGone {
+        relay: String,
+        after: u64,
+        stated: u64,
+        #[serde(skip_serializing_if = "is_zero")]
+        left_out: u64,
+    },
+    RegistrationNotRenewed {
+        point: String,
+        namespace: String,
+        reason: String,
+        retry: u64,
         #[serde(skip_serializing_if = "is_zero")]
         left_out: u64,
     },
@@ -96,9 +124,30 @@ impl fmt::Display for Notice {
                 let target = target.as_ref().map(|target| format!(" to {target}")).unwrap_or_default();
                 write!(f, "refused a circuit{target} to {peer}{place}: {limit} ({status}){}", More(*left_out))
             }
-            Self::ConnectionRefused { address, limit, status, left_out } => {
-                write!(f, "refused a connection from {address}: {limit} ({status}){}", More(*left_out))
+            Self::ConnectionRefused { peer, address, limit, status, left_out } => {
+                let who = peer.as_ref().map(|peer| format!("{peer} at ")).unwrap_or_default();
+                write!(f, "refused a connection from {who}{address}: {limit} ({status}){}", More(*left_out))
             }
+            Self::ReservationNotRenewed { relay, reason, left, retry, left_out } => write!(
+                f,
+                "the reservation at {relay} was not renewed: {reason}; it holds for {}, and is tried again in {}{}",
+                seconds(*left),
+                seconds(*retry),
+                More(*left_out)
+            ),
+            Self::ReservationGone { relay, after, stated, left_out } => write!(
+                f,
+                "the reservation at {relay} was gone after {}, though it was to hold for {}; it is asked for again{}",
+                seconds(*after),
+                seconds(*stated),
+                More(*left_out)
+            ),
+            Self::RegistrationNotRenewed { point, namespace, reason, retry, left_out } => write!(
+                f,
+                "the registration in {namespace:?} at {point} was not renewed: {reason}; it is tried again in {}{}",
+                seconds(*retry),
+                More(*left_out)
+            ),
             Self::RendezvousRefused { peer, request, namespace, status, reason, left_out } => {
                 let place = namespace.as_ref().map(|name| format!(" in {name:?}")).unwrap_or_default();
                 write!(f, "refused to {request}{place} for {peer}: {reason} ({status}){}", More(*left_out))
@@ -144,6 +193,10 @@ fn advice(wanted: usize) -> String {
     } else {
         format!("{wanted} bytes are wanted")
     }
+}
+
+fn seconds(count: u64) -> Span {
+    Span(Duration::from_secs(count))
 }
 
 fn is_zero(count: &u64) -> bool {

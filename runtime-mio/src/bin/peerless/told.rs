@@ -20,18 +20,18 @@ use crate::{
     report::{Line, Reporter, line_of_peer},
 };
 
-/// How often a refusal of each kind is told. Whoever is refused may come again at once, and so may a thousand others:
-/// all are counted in the metrics.
+/// How often a line of each kind is told that others can cause as they like. Whoever is refused may come again at once, and so
+/// may a thousand others: all are counted in the metrics.
 const TOLD: Rate = Rate { burst: 10, every: Duration::from_secs(1) };
 
 /// Tells what happens to one node.
 #[derive(Debug)]
 pub(crate) struct Teller {
     report: Reporter,
-    refusals: [Rationed; 4],
+    rations: [Rationed; 7],
 }
 
-/// The refusals of one kind.
+/// The lines of one kind.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rationed {
     full_at: Instant,
@@ -57,14 +57,14 @@ impl Rationed {
 
 impl Teller {
     pub(crate) fn new(report: Reporter) -> Self {
-        Self { report, refusals: Default::default() }
+        Self { report, rations: Default::default() }
     }
 
     /// Prints what the event has to say, if it is one of those that are printed.
     pub(crate) fn tell(&mut self, node: &Node, now: Instant, event: &Event) {
         let mut left_out = 0;
-        if let Some(kind) = kind_of_refusal(event) {
-            let Some(before) = self.refusals[kind as usize].take(now) else { return };
+        if let Some(kind) = rationed(event) {
+            let Some(before) = self.rations[kind as usize].take(now) else { return };
             left_out = before;
         }
         match line_of(node, event, left_out) {
@@ -74,17 +74,25 @@ impl Teller {
     }
 }
 
-/// What was refused.
+/// What was refused, to others or to us.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Reservation,
     Circuit,
     Connection,
     Rendezvous,
+    Renewal,
+    Gone,
+    Registration,
 }
 
-fn kind_of_refusal(event: &Event) -> Option<Kind> {
+fn rationed(event: &Event) -> Option<Kind> {
     match event {
+        Event::Reservation(client::Event::RefreshFailed { .. }) => Some(Kind::Renewal),
+        Event::Reservation(client::Event::Gone { .. }) => Some(Kind::Gone),
+        Event::Rendezvous(rendezvous::Event::Client(rendezvous::client::Event::RefreshFailed { .. })) => {
+            Some(Kind::Registration)
+        }
         Event::Hop(hop::Event::ReservationRefused { .. }) => Some(Kind::Reservation),
         Event::Hop(hop::Event::CircuitRefused { .. }) => Some(Kind::Circuit),
         Event::InboundFailed { reason, .. } if refusal_in(reason).is_some() => Some(Kind::Connection),
@@ -111,9 +119,10 @@ fn line_of(node: &Node, event: &Event, left_out: u64) -> Option<Line> {
         Event::Disconnected { peer, reason, .. } => {
             Line::Disconnected { peer: peer.to_string(), reason: reason.to_string() }
         }
-        Event::InboundFailed { remote, reason, suppressed } => {
+        Event::InboundFailed { remote, peer, reason, suppressed } => {
             let refusal = refusal_in(reason)?;
             Line::Notice(Notice::ConnectionRefused {
+                peer: peer.map(|peer| peer.to_string()),
                 address: remote.to_string(),
                 limit: refusal.to_string(),
                 status: match refusal {
@@ -127,16 +136,37 @@ fn line_of(node: &Node, event: &Event, left_out: u64) -> Option<Line> {
         Event::TurnCutOff { .. } => Line::Error { message: event.to_string() },
         Event::Hop(event) => line_of_relay(node, event, left_out)?,
         Event::Rendezvous(rendezvous::Event::Server(event)) => line_of_point(event, left_out)?,
-        Event::Rendezvous(rendezvous::Event::Client(event)) => line_of_point_user(event)?,
-        Event::Reservation(client::Event::Reserved { relay, expires, addresses, .. }) => Line::Reservation {
+        Event::Rendezvous(rendezvous::Event::Client(event)) => line_of_point_user(event, left_out)?,
+        Event::Reservation(event) => line_of_relay_user(event, left_out)?,
+        _ => return None,
+    })
+}
+
+fn line_of_relay_user(event: &client::Event, left_out: u64) -> Option<Line> {
+    use client::Event::{Failed, Gone, Lost, RefreshFailed, Reserved};
+    Some(match event {
+        Reserved { relay, expires, addresses, .. } => Line::Reservation {
             relay: relay.to_string(),
             expires: expires.as_secs(),
             addresses: addresses.iter().map(Multiaddr::to_string).collect(),
         },
-        Event::Reservation(client::Event::Lost { relay, reason, .. }) => {
+        RefreshFailed { relay, reason, left, retry } => Line::Notice(Notice::ReservationNotRenewed {
+            relay: relay.to_string(),
+            reason: reason.to_string(),
+            left: left.as_secs(),
+            retry: retry.as_secs(),
+            left_out,
+        }),
+        Gone { relay, after, stated } => Line::Notice(Notice::ReservationGone {
+            relay: relay.to_string(),
+            after: after.as_secs(),
+            stated: stated.as_secs(),
+            left_out,
+        }),
+        Lost { relay, reason, .. } => {
             Line::ReservationLost { relay: relay.to_string(), reason: reason.to_string() }
         }
-        Event::Reservation(client::Event::Failed { address, reason, .. }) => {
+        Failed { address, reason, .. } => {
             Line::Error { message: format!("no reservation at {address}: {reason}") }
         }
         _ => return None,
@@ -219,9 +249,18 @@ fn line_of_point(event: &server::Event, left_out: u64) -> Option<Line> {
     })
 }
 
-fn line_of_point_user(event: &rendezvous::client::Event) -> Option<Line> {
-    use rendezvous::client::Event::{Discovered, Expired, Registered, RegistrationLost, Updated};
+fn line_of_point_user(event: &rendezvous::client::Event, left_out: u64) -> Option<Line> {
+    use rendezvous::client::Event::{
+        Discovered, Expired, RefreshFailed, Registered, RegistrationLost, Updated,
+    };
     Some(match event {
+        RefreshFailed { point, namespace, reason, retry } => Line::Notice(Notice::RegistrationNotRenewed {
+            point: point.to_string(),
+            namespace: namespace.clone(),
+            reason: reason.to_string(),
+            retry: retry.as_secs(),
+            left_out,
+        }),
         Registered { namespace, ttl, .. } => {
             Line::Registered { namespace: namespace.clone(), ttl: ttl.as_secs() }
         }
@@ -249,6 +288,34 @@ mod tests {
         let address: Multiaddr = "/ip4/127.0.0.1/udp/4001/quic-v1".parse().unwrap();
         assert_eq!(with_peer(&address, me).to_string(), format!("{address}/p2p/{me}"));
         assert_eq!(with_peer(&with_peer(&address, me), me), with_peer(&address, me));
+    }
+
+    #[test]
+    fn what_becomes_of_reservations_and_registrations_between_grant_and_end_is_told() {
+        let relay: PeerId = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN".parse().unwrap();
+        let [after, stated] = [61, 3600].map(Duration::from_secs);
+        let line = line_of_relay_user(&client::Event::Gone { relay, after, stated }, 2).unwrap();
+        assert_eq!(
+            line.to_string(),
+            format!(
+                "the reservation at {relay} was gone after 1 min 1 s, though it was to hold for 1 h 0 min; it is asked for \
+                 again, and 2 more before it"
+            )
+        );
+        let event = rendezvous::client::Event::RefreshFailed {
+            point: relay,
+            namespace: "app".into(),
+            reason: rendezvous::client::Error::NoAddress,
+            retry: after,
+        };
+        let line = line_of_point_user(&event, 0).unwrap().to_string();
+        let why = rendezvous::client::Error::NoAddress;
+        assert_eq!(
+            line,
+            format!(
+                "the registration in \"app\" at {relay} was not renewed: {why}; it is tried again in 1 min 1 s"
+            )
+        );
     }
 
     #[test]
