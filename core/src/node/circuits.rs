@@ -349,7 +349,7 @@ impl Node {
         let (relay, via) = (circuit.relay, circuit.via);
         self.totals.handshake_failed(direction(role), true);
         if direction(role) == Direction::Inbound {
-            let reason = CloseReason::Refused(refusal.clone());
+            let reason = CloseReason::Refused(refusal);
             self.tell_inbound_failed(self.circuit_address(via, relay), Some(peer), reason);
         }
         self.retire_circuit(id);

@@ -14,6 +14,7 @@
 //! Inputs never fail and never panic, whatever the network sends: faults of remotes are events, drops are counters. A
 //! spurious `handle_timeout` changes nothing. `now` must not run backwards; if it does, it is taken to stand still.
 
+mod accepting;
 mod announce;
 mod apply;
 mod autoconnect;

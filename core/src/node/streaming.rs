@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Node, Route,
+    Node,
     pump::Work,
     transport::{RESET_CODE, Transport},
 };
@@ -14,11 +14,11 @@ use crate::{
     codes,
     errors::{OpenError, SpliceEnd, StreamFault},
     ids::{ConnectionId, SpliceId, StreamId},
-    names::{Direction, Framing, ProtocolName, SpliceReport},
+    names::{Framing, ProtocolName, SpliceReport},
     node::{AppStreamEvent, Event},
     streams::{
         Mode, Owner, Read, Stream, Streams, Taken, WriteFault,
-        negotiate::{Dialer, Listener},
+        negotiate::Dialer,
         splice::{Batch, Pipes, Splice, Turn},
     },
     trace::Glyph,
@@ -72,36 +72,6 @@ impl Node {
             stream.number = number;
             self.work.push_back(Work::Write(id));
         }
-    }
-
-    /// The remote opened a stream.
-    pub(super) fn stream_opened(&mut self, connection: ConnectionId, number: u64) {
-        let Some(info) = self.connections.get(connection) else { return };
-        let peer = info.peer;
-        if self.is_ending() {
-            self.counters.add("streams.refused.shutting_down", 1);
-            self.transport.reset(connection, number, codes::stream::SHUTDOWN);
-            return;
-        }
-        let Some(link) = self.transport.links.get_mut(&connection) else { return };
-        if link.negotiating >= self.stream_config.negotiating_per_connection {
-            self.counters.add("streams.refused.negotiating", 1);
-            self.transport.reset(connection, number, codes::stream::LIMIT_EXCEEDED);
-            return;
-        }
-        let Ok(share) = self.swarm.resources.open_stream(link.share, Direction::Inbound) else {
-            self.transport.reset(connection, number, codes::stream::LIMIT_EXCEEDED);
-            return;
-        };
-        link.negotiating += 1;
-        let deadline = self.now + self.stream_config.negotiation_timeout;
-        let mode = Mode::Listening(Box::new(Listener::new()));
-        let stream = Stream::new(connection, share, peer, number, Owner::Nobody, mode, deadline);
-        let id = self.streams.insert(stream);
-        if let Some(link) = self.transport.links.get_mut(&connection) {
-            link.streams.insert(number, id);
-        }
-        self.work.push_back(Work::Read(id));
     }
 
     /// Takes what can be read from a stream, one step at a time: what a step leads to may change who reads next.
@@ -224,44 +194,13 @@ impl Node {
         }
     }
 
-    fn inbound_agreed(&mut self, id: StreamId, protocol: ProtocolName, route: Route, rest: Vec<Bytes>) {
-        self.streams.set_deadline(id, None);
-        let Some(stream) = self.streams.get(id) else { return };
-        let (connection, peer, share) = (stream.connection, stream.peer, stream.share);
-        if let Some(link) = self.transport.links.get_mut(&connection) {
-            link.negotiating -= 1;
-        }
-        if self.is_ending() {
-            self.counters.add("streams.refused.shutting_down", 1);
-            return self.drop_stream_because(id, codes::stream::SHUTDOWN);
-        }
-        let admitted = self.streams.admit(id, &protocol, route.inbound_per_peer);
-        let service = self.service(route.owner);
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        stream.owner = route.owner;
-        stream.mode = Mode::agreed(route.owner, route.framing, rest);
-        if !admitted {
-            self.counters.add("streams.refused.per_peer", 1);
-        }
-        if !admitted || self.swarm.resources.set_protocol(share, service, &protocol).is_err() {
-            let text = || format!("{protocol} from {peer}: too many streams");
-            self.trace.line(self.now, Glyph::Dropped, None, text);
-            self.drop_stream_because(id, codes::stream::LIMIT_EXCEEDED);
-            return;
-        }
-        match route.owner {
-            Owner::App => self.emit_stream(id, AppStreamEvent::Accepted { connection, peer, protocol }),
-            _ => self.tell_owner(id, StreamEvent::Accepted { connection, peer, protocol }),
-        }
-    }
-
     /// Gives the owner an event at once, and goes on reading.
     fn deliver(&mut self, id: StreamId, event: StreamEvent) {
         self.tell_owner(id, event);
         self.work.push_back(Work::Read(id));
     }
 
-    fn tell_owner(&mut self, id: StreamId, event: StreamEvent) {
+    pub(super) fn tell_owner(&mut self, id: StreamId, event: StreamEvent) {
         if let Some(Stream { owner: Owner::Behaviour(index), .. }) = self.streams.get(id) {
             let index = *index;
             self.call(index, |behaviour, cx| behaviour.handle(cx, Input::Stream(id, event)));
