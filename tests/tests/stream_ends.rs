@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use peerless_core::{
+    behaviour::{Behaviour, Context, Input, Reply},
     errors::StreamFault,
     ids::{ConnectionId, StreamId},
-    names::ProtocolName,
+    names::{Framing, ProtocolName, ProtocolSpec},
     node::{self, AppStreamEvent, Event},
     quic::{Read, ReadError},
 };
@@ -18,6 +19,28 @@ use peerless_tests::{
     raw::RawPeer,
     world::{World, ms, secs},
 };
+
+/// Says all it has to say as soon as it may: opens a stream, sends a frame, and ends its direction.
+struct Hasty;
+
+const HASTY: ProtocolName = ProtocolName::from_static("/hasty/1.0.0");
+static HASTY_SPEC: [ProtocolSpec; 1] =
+    [ProtocolSpec { name: HASTY, framing: Framing::Varint { max: 10 }, inbound_per_peer: 0 }];
+
+impl Behaviour for Hasty {
+    fn name(&self) -> &'static str {
+        "hasty"
+    }
+    fn protocols(&self) -> &[ProtocolSpec] {
+        &HASTY_SPEC
+    }
+    fn handle(&mut self, cx: &mut Context<'_>, input: Input) {
+        if let Input::Reply(_, Reply::Stream(Ok(stream))) = input {
+            cx.send(stream, Bytes::from_static(b"1"));
+            cx.finish(stream);
+        }
+    }
+}
 
 /// A node, and a remote that speaks for itself, a millisecond from each other.
 struct Stage {
@@ -31,7 +54,7 @@ impl Stage {
     fn new() -> Self {
         let mut w = World::new(1).quiet();
         w.default_link(Link::latency(Duration::from_micros(500)));
-        let node = w.host("A").start();
+        let node = w.host("A").configure(|config| config.behaviours.push(Box::new(Hasty))).start();
         let remote = RawPeer::connect(&mut w, "Remote", node);
         let connection = w.connections(node, remote.host())[0];
         Self { w, node, remote, connection }
@@ -129,6 +152,32 @@ fn the_end_waits_a_little_longer_for_the_handler_of_an_unknown_library_or_its_fi
             stage.run(ms(5));
             let read = stage.w.command(stage.node, |node, now| node.read(now, stream, 10));
             assert_eq!(read, Ok(node::Read::Data(Bytes::from_static(b"1"))));
+            stage.run(ms(5));
+        } else {
+            stage.run(ms(40));
+        }
+        assert!(stage.is_ended(number), "speaks: {speaks}");
+    }
+}
+
+#[test]
+fn the_end_of_a_behaviour_s_stream_waits_as_well() {
+    for speaks in [false, true] {
+        let mut stage = Stage::new();
+        let connection = stage.connection;
+        stage.w.command(stage.node, |node, now| {
+            node.with(now, |_: &mut Hasty, cx| cx.open(connection, HASTY)).expect("is there")
+        });
+        stage.run(secs(5));
+        let number = *stage.remote.opened().last().expect("it was opened");
+        let (flight, ended) = stage.read(number).unwrap();
+        assert_eq!(flight, b"\x13/multistream/1.0.0\n\x0d/hasty/1.0.0\n\x011");
+        assert!(!ended, "ended before the agreement");
+        stage.answer(number, HASTY.as_str());
+        stage.run(ms(20));
+        assert!(!stage.is_ended(number), "its handler may not listen yet");
+        if speaks {
+            stage.remote.write(&stage.w, number, &b"\x011"[..]);
             stage.run(ms(5));
         } else {
             stage.run(ms(40));
