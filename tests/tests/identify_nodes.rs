@@ -157,6 +157,12 @@ fn what_the_embedder_announces_is_told_at_once_until_it_takes_that_back() {
     assert!(!w.command(a, |node, now| node.remove_address(now, &ours)));
     w.run_for(secs(1));
     assert_eq!(told(&w, b, a), [split_peer(&w[a].address()).0]);
+    let mapped = address("/ip6/::ffff:203.0.113.9/udp/4001/quic-v1");
+    assert_eq!(w.command(a, |node, now| node.add_address(now, &mapped)), Ok(true));
+    let said = address("/ip4/203.0.113.9/udp/4001/quic-v1");
+    assert!(w.node(a).addresses().advertised().contains(&said), "IPv4 in IPv6 is IPv4");
+    assert!(w.command(a, |node, now| node.remove_address(now, &mapped)), "by whichever name");
+    w.run_for(secs(10));
     let errors = [
         ("/ip4/224.0.0.1/udp/4001/quic-v1".to_owned(), "a multicast address names no single host".to_owned()),
         (w[b].address().to_string(), format!("it names peer {}, not this node", w[b].peer())),

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, net::Ipv4Addr};
 
 use peerless_core::{
-    ids::QueryId,
+    ids::{QueryId, SocketId},
     node::Event,
     protocols::relay::client::{self, AutoRelay, When},
 };
@@ -133,6 +133,22 @@ fn a_network_that_was_away_for_an_hour_is_back_within_seconds() {
             "{told:?}"
         );
     }
+}
+
+#[test]
+fn a_network_without_a_dhcp_server_is_one_too() {
+    let mut w = World::new(13);
+    let here = w.host("A").start();
+    let gained = |w: &mut World, ips: &[&str]| {
+        let reachable = ips.iter().map(|ip| ip.parse().expect("an IP address")).collect();
+        let local = "0.0.0.0:4002".parse().expect("a socket address");
+        let bound = peerless_core::node::Bound { local, reachable };
+        w.command(here, |node, now| node.handle_socket(now, SocketId(7), Some(bound)));
+        counter(w, here, "network.addresses_gained")
+    };
+    assert_eq!(gained(&mut w, &["127.0.0.1"]), 0);
+    assert_eq!(gained(&mut w, &["127.0.0.1", "169.254.7.7"]), 1);
+    w.shutdown();
 }
 
 #[test]

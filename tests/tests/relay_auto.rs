@@ -610,6 +610,8 @@ fn a_lost_relay_is_replaced_by_another_at_once() {
     w.command(b, |node, now| {
         node.with::<Client, _>(now, |client, cx| client.set_reachability(cx, Reachability::Public))
     });
+    // R1 ends at 5 s. What B pushes at 6.04, five seconds after its addresses changed, is the first thing that is not
+    // acknowledged, and 30 s later the connection times out (RFC 9000 section 10.1).
     let story = w.transcript().only(|line| line.host == "B" && line.text.starts_with("reservation"));
     assert_story!(story, @r"
       1.000  B   *  reservation requesting from R2

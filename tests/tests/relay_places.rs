@@ -46,6 +46,45 @@ fn a_relay_with_a_dead_address_beside_the_one_that_works_is_reserved_at_again_an
     }
 }
 
+fn announces(w: &mut World, relay: HostId, place: &str, is_there: bool) {
+    let place = place.parse().expect("an address");
+    w.command(relay, |node, now| match is_there {
+        true => _ = node.add_address(now, &place).expect("it can be announced"),
+        false => assert!(node.remove_address(now, &place)),
+    });
+}
+
+#[test]
+fn a_relay_that_says_that_it_is_elsewhere_is_advertised_there_within_a_minute() {
+    let mut w = World::new(8);
+    let r = w.host("R").relay().start();
+    announces(&mut w, r, "/ip4/81.0.0.1/udp/1/quic-v1", true);
+    let b = w.host("B").start();
+    w.reserve(b, r);
+    w.run_for(secs(10));
+    let at = |w: &World, place: &str| advertised(w, b).iter().any(|a| a.to_string().starts_with(place));
+    assert!(at(&w, "/ip4/81.0.0.1/"));
+    // It moves on every 100 s, and is followed.
+    for n in 2..6 {
+        announces(&mut w, r, &format!("/ip4/81.0.0.{}/udp/1/quic-v1", n - 1), false);
+        announces(&mut w, r, &format!("/ip4/81.0.0.{n}/udp/1/quic-v1"), true);
+        w.run_for(secs(70));
+        assert!(at(&w, &format!("/ip4/81.0.0.{n}/")), "{:?}", advertised(&w, b));
+        assert!(!at(&w, &format!("/ip4/81.0.0.{}/", n - 1)), "{:?}", advertised(&w, b));
+        w.run_for(secs(30));
+    }
+    // One that never stays anywhere is not asked more often than once in a minute.
+    let renewed = |w: &World| w.node(r).counters().get("relay.hop.renewed");
+    let before = renewed(&w);
+    for n in 0..60 {
+        announces(&mut w, r, &format!("/ip4/82.0.0.{n}/udp/1/quic-v1"), true);
+        w.run_for(secs(10));
+    }
+    assert!(renewed(&w) - before <= 10, "{}", renewed(&w) - before);
+    w.shutdown();
+    w.assert_empty();
+}
+
 /// Answers every question for texts with the address of `relay`.
 fn publish(w: &mut World, host: HostId, seen: &mut usize, relay: HostId) {
     let question = |event: &Event| match event {

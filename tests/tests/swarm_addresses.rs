@@ -42,12 +42,16 @@ fn addresses_that_lead_to_no_host_are_not_dialled() {
         ("/ip4/203.0.113.7/udp/0/quic-v1", "port 0 is no port"),
         ("/dns4/example.org/udp/0/quic-v1", "port 0 is no port"),
         ("/ip6/::ffff:224.0.0.1/udp/4001/quic-v1", "a multicast address names no single host"),
+        (
+            "/ip6/fe80::1/udp/4001/quic-v1",
+            "a link-local IPv6 address leads to no host without its interface, which multiaddrs of QUIC do not name",
+        ),
     ] {
         assert_eq!(refused(&mut w, a, Some(somebody), address(text)), why);
         let relay = address(text).with(Protocol::P2p(peer("R"))).with(Protocol::P2pCircuit);
         assert_eq!(refused(&mut w, a, None, relay.with(Protocol::P2p(somebody))), why, "through {text}");
     }
-    assert_eq!(w.node(a).counters().get("dial.refused.hostless"), 16);
+    assert_eq!(w.node(a).counters().get("dial.refused.hostless"), 18);
     w.shutdown();
 }
 

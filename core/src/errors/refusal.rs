@@ -243,6 +243,11 @@ pub enum Hostless {
     /// The rest of `240.0.0.0/4`.
     #[error("240.0.0.0/4 is reserved, no host is there")]
     Reserved,
+    /// `fe80::/10`, which is another host on each link.
+    #[error(
+        "a link-local IPv6 address leads to no host without its interface, which multiaddrs of QUIC do not name"
+    )]
+    LinkLocal,
     /// A socket of ours is bound there, or the embedder says that we are there: nobody else is.
     #[error("that is an address of this node itself")]
     Ours,

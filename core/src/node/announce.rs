@@ -48,6 +48,14 @@ pub fn announceable(address: &Multiaddr, peer: Option<PeerId>) -> Result<Multiad
     if let Some(why) = hostless(&place) {
         return Err(AnnounceError::Hostless(why));
     }
+    // IPv4 in IPv6 is IPv4: others could not tell what it is, nor dial it.
+    let place: Multiaddr = place
+        .iter()
+        .map(|part| match part {
+            Ip6(ip) => ip.to_ipv4_mapped().map_or(part, Ip4),
+            other => other,
+        })
+        .collect();
     let parts: Vec<_> = place.iter().collect();
     let is_dialable = match parts[..] {
         [Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_), Udp(_), QuicV1] | [Dnsaddr(_)] => true,

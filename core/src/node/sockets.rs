@@ -57,10 +57,8 @@ fn own_ips(bound: Option<&Bound>) -> Vec<IpAddr> {
     let Some(Bound { local, reachable }) = bound else { return Vec::new() };
     let all = reachable.iter().copied().chain([local.ip()]);
     let is_own = |ip: &IpAddr| {
-        let is_link_local = match ip {
-            IpAddr::V4(ip) => ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        };
+        // Every interface has one of IPv6; one of IPv4 is a network without a DHCP server (RFC 3927).
+        let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         ip.is_ipv4() == local.is_ipv4() && !ip.is_unspecified() && !ip.is_loopback() && !is_link_local
     };
     all.filter(is_own).collect()

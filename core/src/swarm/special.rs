@@ -95,7 +95,7 @@ fn hostless_ip(ip: IpAddr) -> Option<Hostless> {
             [(240..), ..] => Some(Hostless::Reserved),
             _ => None,
         },
-        IpAddr::V6(_) => None,
+        IpAddr::V6(ip) => ip.is_unicast_link_local().then_some(Hostless::LinkLocal),
     })
 }
 

@@ -398,6 +398,9 @@ impl Client {
         let view = cx.view();
         let Some(connection) = view.connections.get(connection) else { return };
         self.known.identified(view, connection, info, cx.now());
+        if connection.relayed.is_none() {
+            self.relay_moved(cx.now(), connection.peer, &info.listen_addresses);
+        }
         if self.auto_is_short() {
             self.auto_review(cx);
         }

@@ -1,6 +1,6 @@
 //! Keeping reservations: one state machine per relay, from the wish to the word that it is no longer wanted.
 
-use std::{mem, time::Duration};
+use std::{collections::BTreeSet, mem, time::Duration};
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -26,6 +26,10 @@ use crate::{
 /// Most addresses of a relay that are asked for; the latest are kept.
 const MAX_ADDRESSES: usize = 8;
 
+/// A relay that says that it is elsewhere is asked for where that is so long after it granted, at the soonest; relays let
+/// nobody renew early all the time.
+const MOVED_PAUSE: Duration = Duration::from_secs(60);
+
 /// A relay where a reservation is wanted.
 #[derive(Debug)]
 pub(super) struct Relay {
@@ -35,6 +39,8 @@ pub(super) struct Relay {
     pub(super) seen: Seen,
     /// Where it said that it is when it granted a reservation, each with its `/p2p`.
     pub(super) told: Vec<Multiaddr>,
+    /// Where it listens, as it told us last.
+    listens: Option<BTreeSet<Multiaddr>>,
     pub(super) state: State,
     /// Failures in a row.
     pub(super) failures: u32,
@@ -117,6 +123,7 @@ impl Client {
             addresses: Vec::new(),
             seen: Seen::default(),
             told: Vec::new(),
+            listens: None,
             state: State::BackingOff,
             failures,
             asked,
@@ -181,6 +188,20 @@ impl Client {
         self.known.network_is_back(cx.now());
         if self.auto_is_short() {
             self.auto_review(cx);
+        }
+    }
+
+    /// A relay tells where it listens. If that is not where it was, our circuit addresses may lead nowhere, and the next
+    /// renewal, which would bring those that do, comes soon.
+    pub(super) fn relay_moved(&mut self, now: Instant, relay: PeerId, listens: &[Multiaddr]) {
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        let listens: BTreeSet<_> = listens.iter().cloned().collect();
+        let has_moved = wanted.listens.as_ref().is_some_and(|before| *before != listens);
+        wanted.listens = Some(listens);
+        let State::Active(held) = &wanted.state else { return };
+        let soon = now.max(held.granted + MOVED_PAUSE);
+        if has_moved && wanted.step.is_some_and(|step| soon < step) {
+            self.set_step(relay, Some(soon));
         }
     }
 
