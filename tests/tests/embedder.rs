@@ -2,15 +2,20 @@
 
 use bytes::Bytes;
 use peerless_core::{
+    Multiaddr,
     behaviour::{Behaviour, Context, Input, PeerEvent, Reply, StreamEvent},
     errors::{CloseReason, OpenError, StreamFault},
     ids::{ConnectionId, StreamId},
-    names::{Framing, ProtocolName, ProtocolSpec},
-    node::{AppStreamEvent, Event, Read, StreamError},
+    names::{Direction, Framing, ProtocolName, ProtocolSpec},
+    node::{AppStreamEvent, Config, Event, Read, StreamError, StreamState},
+    protocols::relay::{client::ReservationState, hop, limits::RelayLimits},
+    swarm::dial::black_hole,
 };
+use peerless_proto::address;
 use peerless_tests::{
     app::ECHO,
     host::HostId,
+    link::Link,
     world::{World, ms, secs},
 };
 
@@ -25,6 +30,12 @@ fn pair(seed: u64) -> (World, HostId, HostId, ConnectionId) {
 
 /// Two hosts, connected through a relay.
 fn circuit(seed: u64) -> (World, HostId, HostId, ConnectionId) {
+    let (w, [_, a, b], connection) = relayed(seed);
+    (w, a, b, connection)
+}
+
+/// The same, and the relay.
+fn relayed(seed: u64) -> (World, [HostId; 3], ConnectionId) {
     let mut w = World::new(seed);
     let r = w.host("R").relay().start();
     let (a, b) = (w.host("A").start(), w.host("B").start());
@@ -32,7 +43,7 @@ fn circuit(seed: u64) -> (World, HostId, HostId, ConnectionId) {
     w.run_for(secs(1));
     let connection = w.dial_via(a, r, b);
     w.run_for(secs(1));
-    (w, a, b, connection)
+    (w, [r, a, b], connection)
 }
 
 /// The last stream that was opened to a host.
@@ -209,7 +220,7 @@ fn with_codes(
 ) -> (Vec<StreamEvent>, Vec<CloseReason>) {
     let mut w = World::new(seed);
     let behaviour = move |opener| {
-        move |config: &mut peerless_core::node::Config| {
+        move |config: &mut Config| {
             config.behaviours.push(Box::new(Codes::new(opener, answer)));
         }
     };
@@ -239,4 +250,276 @@ fn a_behaviour_says_why_it_closes_resets_and_stops_and_hears_it() {
     let word = StreamEvent::Frame(Bytes::from_static(b"no more, thanks"));
     assert!(heard.contains(&StreamEvent::Stopped(0x53)) && heard.contains(&word), "{heard:?}");
     assert_eq!(ended, []);
+}
+
+#[test]
+fn the_streams_of_a_connection_are_listed_with_protocol_direction_bytes_age_and_state() {
+    for make in [pair, circuit] {
+        let (mut w, a, b, connection) = make(7160);
+        let begun = w.now();
+        let stream = w.command(a, |node, now| {
+            let stream = node.open(now, connection, &ECHO).unwrap();
+            node.write(now, stream, &mut Bytes::from_static(b"to be echoed")).unwrap();
+            stream
+        });
+        let ours =
+            |w: &World| w.node(a).streams_of(connection).into_iter().find(|info| info.stream == stream);
+        assert_eq!(ours(&w).unwrap().state, StreamState::Negotiating);
+        w.run_for(secs(1));
+        w.command(a, |node, now| while let Ok(Read::Data(_)) = node.read(now, stream, 100) {});
+        let info = ours(&w).unwrap();
+        assert_eq!((&info.protocol, info.direction), (&Some(ECHO), Direction::Outbound));
+        assert_eq!((info.state, info.opened, info.queued), (StreamState::Open, begun, 0));
+        assert!(info.read >= 12 && info.written == info.read, "both ways say the same: {info:?}");
+
+        let theirs = accepted(&w, b);
+        let back = w.connections(b, a)[0];
+        let far = w.node(b).streams_of(back).into_iter().find(|info| info.stream == theirs).unwrap();
+        assert_eq!((far.protocol, far.direction), (Some(ECHO), Direction::Inbound));
+        assert_eq!((far.read, far.written), (info.written, info.read));
+
+        w.command(a, |node, now| node.finish(now, stream)).unwrap();
+        assert_eq!(ours(&w).unwrap().state, StreamState::LocalFinished);
+        w.run_for(secs(1));
+        w.command(a, |node, now| while let Ok(Read::Data(_)) = node.read(now, stream, 100) {});
+        assert_eq!(ours(&w), None);
+        w.close(a, connection);
+        assert_eq!(w.node(a).streams_of(connection), []);
+    }
+}
+
+#[test]
+fn a_relay_sees_what_passes_on_the_streams_of_a_circuit_and_its_ends_the_carrier() {
+    let (mut w, [r, a, _], connection) = relayed(7165);
+    w.echo(a, connection, 50_000);
+    let at_relay = w.connections(r, a)[0];
+    let relayed: Vec<_> = w.node(r).streams_of(at_relay);
+    let relayed: Vec<_> = relayed.iter().filter(|info| info.state == StreamState::Relayed).collect();
+    assert_eq!(relayed.len(), 1);
+    assert!(relayed[0].read > 50_000 && relayed[0].written > 50_000, "{relayed:?}");
+    let via = w.connections(a, r)[0];
+    let carriers = w.node(a).streams_of(via);
+    let carrier = carriers.iter().find(|info| info.state == StreamState::CarriesCircuit).unwrap();
+    assert!(carrier.read > 50_000 && carrier.written > 50_000, "{carrier:?}");
+}
+
+#[test]
+fn the_path_of_a_connection_is_shown_with_its_addresses_rtt_mtu_window_and_counts() {
+    let mut w = World::new(7170);
+    let (a, b) = (w.host("A").start(), w.host("B").start());
+    w.link(a, b, Link::latency(ms(20)).loss(0.02));
+    let connection = w.dial(a, b);
+    w.echo(a, connection, 1 << 20);
+    let path = w.node(a).path_of(connection).unwrap();
+    assert_eq!(path.remote, w[b].socket_address());
+    assert_eq!(path.local, Some(w[a].socket_address()));
+    let stats = path.stats;
+    assert!((ms(40)..ms(60)).contains(&stats.rtt), "{stats:?}");
+    assert!(stats.mtu >= 1200 && stats.congestion_window >= 2 * 1200, "{stats:?}");
+    assert!(stats.lost_packets > 0 && stats.lost_bytes > 0 && stats.congestion_events > 0, "{stats:?}");
+    assert!(stats.bytes_sent > 1 << 20 && stats.bytes_received > 1 << 20, "{stats:?}");
+    assert!(stats.datagrams_sent > 700 && stats.datagrams_received > 700, "{stats:?}");
+    w.run_for(secs(5));
+    assert_eq!(w.node(a).path_of(connection).unwrap().stats.in_flight, 0, "all is acknowledged");
+    let stream = w.start_perf(a, connection, 8 << 20, 0);
+    w.run_for(ms(100));
+    let busy = w.node(a).path_of(connection).unwrap().stats;
+    assert!(busy.in_flight > 0 && busy.in_flight <= 2 * busy.congestion_window, "{busy:?}");
+    w.finish_transfer(a, stream, secs(60));
+    w.close(a, connection);
+    assert_eq!(w.node(a).path_of(connection), None);
+}
+
+#[test]
+fn what_protects_a_connection_and_divides_it_is_shown_directly_and_through_a_relay() {
+    let (w, a, _, connection) = pair(7180);
+    let direct = w.node(a).upgrades_of(connection).unwrap();
+    assert_eq!((direct.security, direct.muxer), ("tls1.3", "quic"));
+    let (mut w, a, b, connection) = circuit(7181);
+    let through = w.node(a).upgrades_of(connection).unwrap();
+    assert_eq!((through.security, through.muxer), ("/noise", "/yamux/1.0.0"));
+    assert_eq!(w.node(a).path_of(connection), None, "its path is that of the connection to the relay");
+    let relayed = w.node(a).connections().get(connection).unwrap().relayed.clone().unwrap();
+    assert!(w.node(a).path_of(relayed.via).is_some());
+    w.close(b, w.connections(b, a)[0]);
+    w.run_for(secs(1));
+    assert_eq!(w.node(a).upgrades_of(connection), None);
+}
+
+#[test]
+fn the_health_of_a_connection_is_a_record() {
+    let (mut w, a, _, connection) = pair(7190);
+    let rtt = w.ping(a, connection);
+    let record = w.node(a).health().record(w.now(), connection).unwrap();
+    assert_eq!((record.latency, record.success, record.failed_streams), (Some(rtt), 1.0, 0));
+    assert_eq!((record.recent_errors, record.unhealthy_looks, record.next_look), (0, 0, None));
+    assert!(record.score > 0.9, "{record:?}");
+    w.close(a, connection);
+    assert_eq!(w.node(a).health().record(w.now(), connection), None);
+}
+
+#[test]
+fn what_is_left_alone_because_it_failed_is_listed_and_can_be_forgotten() {
+    let mut w = World::new(7200);
+    let (a, b) = (w.host("A").start(), w.host("B").start());
+    let (peer, address) = (w[b].peer(), w[b].address());
+    let (address_alone, _) = address::split_peer(&address);
+    w.kill(b);
+    assert!(w.try_dial(a, Some(peer), std::slice::from_ref(&address)).is_err());
+    let entries = w.node(a).backed_off();
+    assert!(entries.iter().any(|entry| entry.address.as_ref() == Some(&address_alone)), "{entries:?}");
+    assert!(entries.iter().all(|entry| entry.peer == peer && entry.failures == 1), "{entries:?}");
+    w.command(a, |node, now| {
+        node.add_peer_addresses(now, peer, std::slice::from_ref(&address), None);
+        node.keep_connected(now, peer, true);
+    });
+    let resting = |w: &World| Some(w.node(a).resting_peers()).filter(|peers| !peers.is_empty());
+    let rests = w.run_until(secs(60), resting).expect("it is left alone in between");
+    assert_eq!(rests.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [peer]);
+    let entries = w.node(a).backed_off();
+    assert!(!entries.is_empty());
+    assert!(entries.iter().all(|entry| entry.until > w.now() && entry.failures > 0), "{entries:?}");
+    let holes = w.node(a).black_holes();
+    assert_eq!((holes.udp, holes.ipv6), (black_hole::State::Probing, black_hole::State::Probing));
+
+    w.restart(b);
+    let before = w.now();
+    w.command(a, |node, now| node.forget_failures_of(now, &peer));
+    assert_eq!((w.node(a).backed_off(), w.node(a).resting_peers()), (vec![], vec![]));
+    w.wait_for(a, "a connection", |event| matches!(event, Event::Connected { .. }).then_some(()));
+    assert!(w.now().saturating_duration_since(before) < secs(1), "it is dialled at once");
+
+    w.kill(b);
+    w.run_until(secs(90), resting).expect("it is left alone in between");
+    w.command(a, |node, now| node.forget_failures(now));
+    assert_eq!((w.node(a).backed_off(), w.node(a).resting_peers()), (vec![], vec![]));
+}
+
+#[test]
+fn one_address_of_a_peer_is_forgotten_and_a_peer_is_kept_in_a_full_peerstore() {
+    let mut w = World::new(7210);
+    let one = |config: &mut Config| config.swarm.peerstore.peers = 2;
+    let a = w.host("A").configure(one).start();
+    let others: Vec<_> = ["B", "C", "D", "E"].map(|name| w.host(name).start()).to_vec();
+    let peers: Vec<_> = others.iter().map(|host| (w[*host].peer(), w[*host].address())).collect();
+    let known = |w: &World, peer| {
+        let addresses = w.node(a).peerstore().addresses(w.now(), &peer);
+        addresses.into_iter().map(|known| known.address).collect::<Vec<_>>()
+    };
+    let (first, at) = peers[0].clone();
+    let elsewhere: Multiaddr = "/ip4/9.9.9.9/udp/9/quic-v1".parse().unwrap();
+    w.command(a, |node, now| node.add_peer_addresses(now, first, &[at.clone(), elsewhere.clone()], None));
+    assert_eq!(known(&w, first).len(), 2);
+    assert!(w.command(a, |node, now| node.remove_peer_address(now, first, &at)));
+    assert!(!w.command(a, |node, now| node.remove_peer_address(now, first, &at)), "it is not known any more");
+    assert_eq!(known(&w, first), std::slice::from_ref(&elsewhere));
+
+    w.command(a, |node, now| node.protect_in_peerstore(now, first, true));
+    let tell_others = |w: &mut World| {
+        for (peer, address) in &peers[1..] {
+            w.run_for(secs(1));
+            w.command(a, |node, now| {
+                node.add_peer_addresses(now, *peer, std::slice::from_ref(address), None)
+            });
+        }
+    };
+    tell_others(&mut w);
+    assert_eq!(known(&w, first), [elsewhere], "it is protected");
+    w.command(a, |node, now| node.protect_in_peerstore(now, first, false));
+    tell_others(&mut w);
+    assert_eq!(known(&w, first), Vec::<Multiaddr>::new(), "others made room for themselves");
+}
+
+#[test]
+fn a_relay_lists_its_reservations_and_circuits_and_ends_them() {
+    let (mut w, [r, a, b], connection) = relayed(7220);
+    let (source, target) = (w[a].peer(), w[b].peer());
+    w.echo(a, connection, 50_000);
+    let held = w.node(r).granted_reservations();
+    let [held] = &held[..] else { panic!("{held:?}") };
+    assert_eq!((held.peer, held.connection), (target, w.connections(r, b)[0]));
+    assert!(held.granted < w.now() && held.expires > w.now() + secs(3000), "{held:?}");
+
+    let circuits = w.node(r).relayed_circuits();
+    let [circuit] = &circuits[..] else { panic!("{circuits:?}") };
+    assert_eq!((circuit.source, circuit.target, circuit.is_open), (source, target, true));
+    assert!(circuit.bytes_in > 50_000 && circuit.bytes_out > 50_000, "{circuit:?}");
+    assert_eq!(circuit.expires.is_some(), circuit.limit.duration.is_some());
+
+    let id = circuit.id;
+    assert!(w.command(r, |node, now| node.end_relayed_circuit(now, id)));
+    assert!(!w.command(r, |node, now| node.end_relayed_circuit(now, id)), "it is over");
+    w.run_for(secs(1));
+    assert_eq!((ends(&w, a, b).len(), ends(&w, b, a).len()), (1, 1));
+    assert_eq!(w.node(r).relayed_circuits(), []);
+
+    assert!(w.command(r, |node, now| node.revoke_reservation(now, target)));
+    assert!(!w.command(r, |node, now| node.revoke_reservation(now, target)));
+    assert_eq!(w.node(r).granted_reservations(), []);
+    let through = w.circuit(r, b);
+    assert!(w.try_dial(a, None, &[through]).is_err(), "nobody is reached without a reservation");
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn a_circuit_that_is_not_open_yet_is_listed_and_ended_as_well() {
+    let mut w = World::new(7230);
+    let r = w.host("R").relay().start();
+    let (a, b) = (w.host("A").start(), w.host("B").start());
+    w.link(r, b, Link::latency(ms(400)));
+    w.reserve(b, r);
+    w.run_for(secs(5));
+    let to_relay = w.dial(a, r);
+    w.ping(a, to_relay);
+    let through = w.circuit(r, b);
+    w.start_dial(a, None, &[through]);
+    w.run_for(ms(200));
+    let circuits = w.node(r).relayed_circuits();
+    let [circuit] = &circuits[..] else { panic!("{circuits:?}") };
+    assert!(!circuit.is_open && circuit.expires.is_some(), "{circuit:?}");
+    let id = circuit.id;
+    assert!(w.command(r, |node, now| node.end_relayed_circuit(now, id)));
+    assert_eq!(w.node(r).relayed_circuits(), []);
+    w.wait_for(a, "a failure", |event| matches!(event, Event::DialFailed { .. }).then_some(()));
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn who_uses_relays_lists_its_reservations_and_circuits() {
+    let limits = RelayLimits::public();
+    let mut w = World::new(7240);
+    let r = w.host("R").relay_with(hop::Config::from(limits.clone())).start();
+    let (a, b) = (w.host("A").start(), w.host("B").start());
+    assert_eq!(w.node(b).reservations(), []);
+    w.reserve(b, r);
+    w.run_for(secs(1));
+    let relay = w[r].peer();
+    let held = w.node(b).reservations();
+    let [held] = &held[..] else { panic!("{held:?}") };
+    assert_eq!((held.relay, held.state, held.failures), (relay, ReservationState::Active, 0));
+    assert!(held.addresses.iter().all(|address| address.to_string().ends_with("/p2p-circuit")), "{held:?}");
+    assert!(!held.addresses.is_empty() && !held.is_auto);
+    assert_eq!(held.limit.and_then(|limit| limit.data), Some(limits.circuit_bytes));
+    assert!(held.expires > held.next_step && held.next_step > Some(w.now()), "{held:?}");
+
+    let connection = w.dial_via(a, r, b);
+    w.echo(a, connection, 10_000);
+    let (ours, theirs) = (w.node(a).circuits(), w.node(b).circuits());
+    let ([ours], [theirs]) = (&ours[..], &theirs[..]) else { panic!("{ours:?} {theirs:?}") };
+    assert_eq!((ours.connection, ours.peer, ours.relay), (connection, w[b].peer(), relay));
+    assert_eq!((ours.direction, theirs.direction), (Direction::Outbound, Direction::Inbound));
+    assert_eq!(ours.via, w.connections(a, r)[0]);
+    assert_eq!(ours.limit.duration, Some(limits.circuit_duration));
+    assert!(ours.expires.is_some_and(|at| at > w.now() && at < w.now() + limits.circuit_duration));
+    assert!(ours.sent > 10_000 && ours.received > 10_000, "{ours:?}");
+    assert_eq!(w.node(a).circuit_of(ours.via), None, "that one is direct");
+
+    w.command(b, |node, now| node.cancel_reservation(now, relay));
+    assert_eq!(w.node(b).reservations(), []);
+    w.close(a, connection);
+    assert_eq!(w.node(a).circuits(), []);
+    w.shutdown();
+    w.assert_empty();
 }

@@ -35,7 +35,8 @@ impl Node {
         link.negotiating += 1;
         let deadline = self.now + self.stream_config.negotiation_timeout;
         let mode = Mode::Listening(Box::new(Listener::new()));
-        let stream = Stream::new(connection, share, peer, number, Owner::Nobody, mode, deadline);
+        let mut stream = Stream::new(connection, share, peer, number, Owner::Nobody, mode, deadline);
+        stream.opened = self.now;
         let id = self.streams.insert(stream);
         if let Some(link) = self.transport.links.get_mut(&connection) {
             link.streams.insert(number, id);

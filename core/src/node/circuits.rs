@@ -21,7 +21,7 @@ use crate::{
     streams::{Mode, Owner, Read, WriteFault},
     swarm::table::{ConnectionInfo, Relayed},
     time::{Instant, Timers},
-    upgrade::{self, MuxEvent, SecuredConnection},
+    upgrade::{self, MuxEvent, SecuredConnection, Security},
 };
 
 /// Most bytes taken from the carrier at a time.
@@ -45,13 +45,17 @@ pub(crate) struct Circuit {
     relay: PeerId,
     via: ConnectionId,
     limit: CircuitLimit,
-    opened: Instant,
-    sent: u64,
-    received: u64,
+    pub(crate) opened: Instant,
+    /// Bytes that its carrier took.
+    pub(crate) sent: u64,
+    /// Bytes that its carrier brought.
+    pub(crate) received: u64,
     /// What it takes of the limited resources, until it is established.
     opening: Option<ConnectionShare>,
     /// Set once it is established.
     connection: Option<ConnectionId>,
+    /// Set once it is established: what secures it, and the name of the muxer.
+    pub(crate) upgrades: Option<(Security, &'static str)>,
     /// Taken from the muxer, not yet by the carrier.
     out: Bytes,
     timer: Option<Instant>,
@@ -65,6 +69,10 @@ pub(crate) struct Circuits {
 }
 
 impl Circuits {
+    pub(crate) fn get(&self, id: CircuitId) -> Option<&Circuit> {
+        self.table.get(id)
+    }
+
     pub(crate) fn get_mut(&mut self, id: CircuitId) -> Option<&mut Circuit> {
         self.table.get_mut(id)
     }
@@ -165,6 +173,7 @@ impl Node {
             received: rest_len,
             opening: Some(share),
             connection: None,
+            upgrades: None,
             out: Bytes::new(),
             timer: None,
         };
@@ -235,7 +244,10 @@ impl Node {
             let connection = circuit.connection;
             match (circuit.mux.poll_event(), connection) {
                 (None, _) => return any,
-                (Some(upgrade::Event::Established { peer, .. }), _) => self.circuit_established(id, peer),
+                (Some(upgrade::Event::Established { peer, security, muxer }), _) => {
+                    circuit.upgrades = Some((security, muxer));
+                    self.circuit_established(id, peer);
+                }
                 (Some(upgrade::Event::Failed(error)), _) => {
                     let (requester, role) = (circuit.requester, circuit.role);
                     self.totals.handshake_failed(direction(role), true);

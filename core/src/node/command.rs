@@ -240,7 +240,10 @@ impl Node {
         let read = self.transport.read(connection, number, max).map_err(|fault| self.lose(id, fault))?;
         let stream = self.app_stream(id)?;
         match &read {
-            Read::Data(_) => self.heard_from(id),
+            Read::Data(data) => {
+                stream.read += data.len() as u64;
+                self.heard_from(id);
+            }
             Read::Blocked => stream.told_readable = false,
             Read::Finished => {
                 stream.remote_finished = true;
@@ -277,6 +280,7 @@ impl Node {
         match taken {
             Ok(taken) => {
                 stream.wants_to_write = taken == 0;
+                stream.written += taken as u64;
                 Ok(taken)
             }
             Err(WriteFault::Stopped(code)) => {

@@ -19,7 +19,7 @@ use crate::{
 const LOOKS_AT_ONCE: usize = 64;
 
 impl Node {
-    /// How healthy connections are.
+    /// How healthy connections are; [`Health::record`] is what is known of one.
     pub fn health(&self) -> &Health {
         &self.health
     }
@@ -34,7 +34,7 @@ impl Node {
                 connection: info.id,
                 is_relayed: info.relayed.is_some(),
                 is_superseded: info.is_superseded,
-                streams: self.streams_of(info.id),
+                streams: self.streams_on(info.id),
                 health: self.health.score(self.now, info.id),
                 rtt: info.rtt,
                 last_chosen: self.health.last_chosen(info.id),
@@ -72,7 +72,7 @@ impl Node {
     fn situation(&self, connection: ConnectionId, peer: &PeerId) -> Situation {
         Situation {
             connection,
-            is_used: self.streams_of(connection) > 0,
+            is_used: self.streams_on(connection) > 0,
             is_protected: self.swarm.tags.is_protected(peer),
             siblings: self.connections.of(peer).len(),
         }
@@ -83,10 +83,6 @@ impl Node {
         if old != new && self.connections.get(old).is_some() {
             self.close_because(old, CloseReason::Replaced);
         }
-    }
-
-    fn streams_of(&self, connection: ConnectionId) -> usize {
-        self.transport.links.get(&connection).map_or(0, |link| link.streams.len())
     }
 
     fn measure_direct(&mut self, connection: ConnectionId) {

@@ -27,14 +27,17 @@ mod ends;
 mod event;
 mod guard;
 mod health;
+mod inspect;
 mod io_error;
 mod leaving;
 mod metrics;
 mod peers;
 mod pump;
 mod refusing;
+mod relayed;
 mod sockets;
 mod stats;
+mod stopping;
 mod storage;
 mod streaming;
 mod transport;
@@ -53,8 +56,10 @@ pub use self::{
     command::StreamError,
     config::{AppProtocol, Config, ConfigError, Start},
     event::{AppStreamEvent, Event},
+    inspect::{BlackHoles, PathInfo, StreamInfo, StreamState, Upgrades},
     leaving::SHUTDOWN,
     metrics::{Family, Label, MetricKind, Metrics, Sample, Value},
+    relayed::CircuitUse,
     stats::Stats,
 };
 use self::{
@@ -87,7 +92,7 @@ use crate::{
     upgrade::Credentials,
 };
 pub use crate::{
-    quic::{Datagram, Ecn, Transmit},
+    quic::{Datagram, Ecn, PathStats, Transmit},
     streams::Read,
 };
 

@@ -11,7 +11,7 @@ use super::{
     transport::{Link, QuicUse, Via},
 };
 use crate::{
-    behaviour::{Input, Notice, PeerEvent, StreamEvent},
+    behaviour::{Input, Notice, PeerEvent},
     errors::{CloseReason, Refusal},
     ids::{ConnectionId, ConnectionShare, JobId, QuicId, SpliceId, StreamId},
     names::Direction,
@@ -228,8 +228,7 @@ impl Node {
             }
             StreamNote::Stopped(code) => {
                 if let Some(stream) = self.transport.stream(connection, number) {
-                    self.stream_stopped(stream, code);
-                    self.tell_owner_later(stream, StreamEvent::Stopped(code));
+                    self.remote_stopped(stream, code);
                 }
             }
             StreamNote::Finished => {}

@@ -55,6 +55,7 @@ impl Node {
         let deadline = self.now + self.stream_config.negotiation_timeout;
         let mode = Mode::Proposing(Box::new(dialer), framing);
         let mut stream = Stream::new(connection, share, peer, number, owner, mode, deadline);
+        stream.opened = self.now;
         stream.protocol = Some(protocol.clone());
         stream.enqueue(proposal.freeze());
         let id = self.streams.insert(stream);
@@ -105,7 +106,10 @@ impl Node {
         let Some(stream) = self.streams.get_mut(id).filter(|s| !s.remote_finished) else { return };
         match self.transport.read(stream.connection, stream.number, CHUNK) {
             Ok(Read::Blocked) => {}
-            Ok(Read::Data(chunk)) => self.take_chunk(id, chunk),
+            Ok(Read::Data(chunk)) => {
+                stream.read += chunk.len() as u64;
+                self.take_chunk(id, chunk);
+            }
             Ok(Read::Finished) => {
                 stream.remote_finished = true;
                 match &stream.mode {
@@ -126,6 +130,7 @@ impl Node {
         match self.transport.read(stream.connection, stream.number, CHUNK) {
             Ok(Read::Blocked) => {}
             Ok(Read::Data(data)) => {
+                stream.read += data.len() as u64;
                 self.heard_from(id);
                 self.talks_on(id, data.len());
                 self.work.push_back(Work::Read(id));
@@ -207,15 +212,6 @@ impl Node {
         }
     }
 
-    /// The same in its turn.
-    pub(super) fn tell_owner_later(&mut self, id: StreamId, event: StreamEvent) {
-        if let Some(Stream { owner: Owner::Behaviour(index), mode, .. }) = self.streams.get(id)
-            && !matches!(mode, Mode::Spliced(_) | Mode::Carrying(_))
-        {
-            self.work.push_back(Work::Input(*index, Input::Stream(id, event)));
-        }
-    }
-
     pub(super) fn emit_stream(&mut self, stream: StreamId, event: AppStreamEvent) {
         self.events.push_back(Event::Stream { stream, event });
     }
@@ -249,33 +245,6 @@ impl Node {
             self.streams.set_deadline(id, held);
         }
         self.remove_if_over(id);
-    }
-
-    /// We want no more of what the remote sends, for this reason. It hears of that when it has agreed on the protocol.
-    pub(super) fn stop_stream(&mut self, id: StreamId, code: u64) {
-        let Some(found) = self.streams.get_mut(id) else { return };
-        match found.mode {
-            Mode::Proposing(..) | Mode::Pulled(_) | Mode::Framed(_) if !found.remote_finished => {}
-            _ => return,
-        }
-        found.stop_code = code;
-        match std::mem::replace(&mut found.mode, Mode::Draining) {
-            Mode::Proposing(dialer, _) => found.mode = Mode::ProposingUnheard(dialer),
-            _ => {
-                found.remote_finished = true;
-                let (connection, number) = (found.connection, found.number);
-                self.transport.stop(connection, number, code);
-                self.remove_if_over(id);
-            }
-        }
-    }
-
-    /// The remote wants no more of what we send; what it sends can still be read.
-    pub(super) fn stream_stopped(&mut self, id: StreamId, code: u64) {
-        let Some(stream) = self.streams.get_mut(id).filter(|s| s.stopped.is_none()) else { return };
-        stream.stop(code);
-        self.transport.reset_ours(stream.connection, stream.number);
-        self.work.push_back(Work::Write(id));
     }
 
     /// A stream is lost: gives it up and tells whom it concerns.
@@ -506,6 +475,7 @@ pub(super) fn flush(stream: &mut Stream, transport: &mut Transport) -> Result<()
             Err(WriteFault::Lost(fault)) => return Err(fault),
         };
         stream.queued -= taken;
+        stream.written += taken as u64;
         if front.is_empty() {
             stream.queue.pop_front();
         } else if taken == 0 {

@@ -8,7 +8,7 @@ use std::{
     any::Any,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -26,21 +26,38 @@ pub(super) struct Factory(Arc<CubicConfig>);
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: StdInstant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = Arc::clone(&self.0).build(now, current_mtu);
-        Box::new(Closable { inner, is_closing: Arc::default() })
+        Box::new(Closable { inner, shared: Arc::default() })
     }
 }
 
 /// The connection closes: what it sends from now on is not held back.
 pub(super) fn open_window(connection: &Connection) {
-    // The clone shares the mark.
-    if let Ok(closable) = connection.congestion_state().clone_box().into_any().downcast::<Closable>() {
-        closable.is_closing.store(true, Ordering::Relaxed);
+    if let Some(shared) = shared(connection) {
+        shared.is_closing.store(true, Ordering::Relaxed);
     }
+}
+
+/// Bytes sent and neither acknowledged nor taken to be lost, as of the latest acknowledgement: what is sent between two is
+/// told in batches that count twice.
+pub(super) fn in_flight(connection: &Connection) -> u64 {
+    shared(connection).map_or(0, |shared| shared.in_flight.load(Ordering::Relaxed))
+}
+
+/// quinn-proto hands out clones alone, which share this.
+fn shared(connection: &Connection) -> Option<Arc<Shared>> {
+    let controller = connection.congestion_state().clone_box().into_any();
+    controller.downcast::<Closable>().ok().map(|closable| closable.shared)
+}
+
+#[derive(Default)]
+struct Shared {
+    is_closing: AtomicBool,
+    in_flight: AtomicU64,
 }
 
 struct Closable {
     inner: Box<dyn Controller>,
-    is_closing: Arc<AtomicBool>,
+    shared: Arc<Shared>,
 }
 
 impl Controller for Closable {
@@ -60,6 +77,7 @@ impl Controller for Closable {
     }
 
     fn on_end_acks(&mut self, now: StdInstant, in_flight: u64, app_limited: bool, largest: Option<u64>) {
+        self.shared.in_flight.store(in_flight, Ordering::Relaxed);
         self.inner.on_end_acks(now, in_flight, app_limited, largest);
     }
 
@@ -70,6 +88,8 @@ impl Controller for Closable {
         is_persistent: bool,
         lost_bytes: u64,
     ) {
+        let left = self.shared.in_flight.load(Ordering::Relaxed).saturating_sub(lost_bytes);
+        self.shared.in_flight.store(left, Ordering::Relaxed);
         self.inner.on_congestion_event(now, sent, is_persistent, lost_bytes);
     }
 
@@ -78,11 +98,11 @@ impl Controller for Closable {
     }
 
     fn window(&self) -> u64 {
-        if self.is_closing.load(Ordering::Relaxed) { u64::MAX } else { self.inner.window() }
+        if self.shared.is_closing.load(Ordering::Relaxed) { u64::MAX } else { self.inner.window() }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), is_closing: Arc::clone(&self.is_closing) })
+        Box::new(Self { inner: self.inner.clone_box(), shared: Arc::clone(&self.shared) })
     }
 
     fn initial_window(&self) -> u64 {

@@ -9,7 +9,7 @@ use quinn_proto::{
     TransportErrorCode, VarInt,
 };
 
-use super::{Read, ReadError, Taken, WriteError, clock::StdInstant, congestion};
+use super::{PathStats, Read, ReadError, Taken, WriteError, clock::StdInstant, congestion};
 use crate::{
     errors::CloseReason,
     ids::{Id as _, QuicId, SocketId},
@@ -171,6 +171,23 @@ impl Connection {
             }
         }
         Ok(written)
+    }
+
+    pub(super) fn path_stats(&self) -> PathStats {
+        let quinn_proto::ConnectionStats { udp_tx, udp_rx, path, .. } = self.quinn.stats();
+        PathStats {
+            rtt: path.rtt,
+            mtu: path.current_mtu,
+            congestion_window: path.cwnd,
+            in_flight: congestion::in_flight(&self.quinn),
+            congestion_events: path.congestion_events,
+            lost_packets: path.lost_packets,
+            lost_bytes: path.lost_bytes,
+            datagrams_sent: udp_tx.datagrams,
+            bytes_sent: udp_tx.bytes,
+            datagrams_received: udp_rx.datagrams,
+            bytes_received: udp_rx.bytes,
+        }
     }
 
     pub(super) fn finish(&mut self, stream: u64) -> Result<(), WriteError> {

@@ -48,7 +48,7 @@ pub use config::Config;
 pub use crypto::{ClientHandshake, QuicCrypto, TlsCrypto};
 pub use datagram::{Datagram, Ecn, Transmit};
 pub use event::{ConnectError, Info, OpenError, QuicEvent, Read, ReadError, StreamNote, Taken, WriteError};
-pub use stats::{Refused, Stats};
+pub use stats::{PathStats, Refused, Stats};
 
 use self::{
     clock::{Clock, StdInstant, TokenTime},
@@ -419,6 +419,12 @@ impl Quic {
             rtt: connection.quinn.rtt(),
             mtu: connection.quinn.current_mtu(),
         })
+    }
+
+    /// How well the path of a connection carries that has not ended.
+    pub fn path_stats(&self, id: QuicId) -> Option<PathStats> {
+        let connection = self.connections.get(id).filter(|connection| !connection.is_closing())?;
+        Some(connection.path_stats())
     }
 
     /// The smoothed round-trip time of a connection that has not ended.

@@ -1,5 +1,7 @@
 //! Numbers.
 
+use std::time::Duration;
+
 /// What the pipe holds, and what it has counted since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -21,6 +23,34 @@ pub struct Stats {
     pub bytes_out: u64,
     /// What was dropped and refused.
     pub refused: Refused,
+}
+
+/// How well the path of a connection carries: what the transport estimates, and what it has counted since the connection began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathStats {
+    /// The smoothed round-trip time (RFC 9002 section 5.3).
+    pub rtt: Duration,
+    /// The largest UDP payload known to pass, in bytes.
+    pub mtu: u16,
+    /// How many bytes may be under way (RFC 9002 section 7).
+    pub congestion_window: u64,
+    /// How many were when the latest acknowledgement came, what is taken to be lost left out.
+    pub in_flight: u64,
+    /// How often the window was made smaller, because packets were lost or marked.
+    pub congestion_events: u64,
+    /// Packets that were taken to be lost.
+    pub lost_packets: u64,
+    /// Their bytes.
+    pub lost_bytes: u64,
+    /// UDP datagrams handed out to send.
+    pub datagrams_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// UDP datagrams received.
+    pub datagrams_received: u64,
+    /// Their bytes.
+    pub bytes_received: u64,
 }
 
 /// What was dropped and refused, and why.

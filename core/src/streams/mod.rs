@@ -151,6 +151,11 @@ pub(crate) struct Stream {
     pub(crate) inbound: bool,
     pub(crate) queue: VecDeque<Bytes>,
     pub(crate) queued: usize,
+    /// When it was opened.
+    pub(crate) opened: Instant,
+    /// Bytes taken from its connection, and given to it; but those that pass in a splice or carry a circuit.
+    pub(crate) read: u64,
+    pub(crate) written: u64,
     /// Our direction is to end when the queue is empty.
     pub(crate) finishing: bool,
     /// Our direction has ended.
@@ -195,6 +200,9 @@ impl Stream {
             inbound: false,
             queue: VecDeque::new(),
             queued: 0,
+            opened: Instant::ZERO,
+            read: 0,
+            written: 0,
             finishing: false,
             finished: false,
             stopped: None,

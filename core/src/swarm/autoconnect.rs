@@ -184,6 +184,13 @@ impl AutoConnect {
         self.look_at(now);
     }
 
+    /// The same for one peer.
+    pub fn clear_cooldown(&mut self, now: Instant, peer: &PeerId) {
+        self.failed.remove(peer);
+        self.wake_up(peer);
+        self.look_at(now);
+    }
+
     /// There is a network that was not there before: failures until now say nothing.
     pub fn network_is_back(&mut self, now: Instant) {
         if !self.failed.is_empty() || !self.resting.is_empty() {
@@ -194,6 +201,11 @@ impl AutoConnect {
     /// Until when a peer is left alone, if it is.
     pub fn resting(&self, peer: &PeerId) -> Option<Instant> {
         self.resting.get(peer).copied()
+    }
+
+    /// Who is left alone, and until when.
+    pub fn resting_peers(&self) -> impl Iterator<Item = (PeerId, Instant)> + '_ {
+        self.resting.iter().map(|(peer, until)| (*peer, *until))
     }
 
     /// When to [`look`](Self::look).

@@ -95,6 +95,26 @@ struct Record {
     last_chosen: u64,
 }
 
+/// The health of one connection, as it was when it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct HealthRecord {
+    /// From 0 to 1: latency, answers and errors, weighted ([`HealthConfig::weights`]).
+    pub score: f64,
+    /// The round-trip time of the last ping that was answered, if any was.
+    pub latency: Option<Duration>,
+    /// The share of pings that were answered, from 0 to 1; the latest weigh most.
+    pub success: f64,
+    /// Streams that failed for reasons that the connection may be to blame for.
+    pub failed_streams: u32,
+    /// Failed pings and streams within the last hour, 100 at most.
+    pub recent_errors: usize,
+    /// Looks in a row at which it was unhealthy; at [`HealthConfig::patience`] it is replaced.
+    pub unhealthy_looks: u32,
+    /// When it is pinged and looked at next; `None` unless [`HealthConfig::enabled`] is set.
+    pub next_look: Option<Instant>,
+}
+
 /// What is to be known of a connection besides its health when it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Situation {
@@ -171,6 +191,20 @@ impl Health {
     /// How healthy a connection is, from 0 to 1; one of which nothing is known is healthy.
     pub fn score(&self, now: Instant, connection: ConnectionId) -> f64 {
         self.records.get(&connection).map_or(1.0, |record| record.score(now, &self.config))
+    }
+
+    /// What is known of a connection; `None` if it is gone.
+    pub fn record(&self, now: Instant, connection: ConnectionId) -> Option<HealthRecord> {
+        let record = self.records.get(&connection)?;
+        Some(HealthRecord {
+            score: record.score(now, &self.config),
+            latency: record.latency,
+            success: record.success,
+            failed_streams: record.failed_streams,
+            recent_errors: record.recent_errors(now),
+            unhealthy_looks: record.unhealthy,
+            next_look: record.next,
+        })
     }
 
     /// A connection was chosen for a stream.
@@ -251,10 +285,14 @@ impl Record {
         self.errors.push_back(now);
     }
 
+    fn recent_errors(&self, now: Instant) -> usize {
+        self.errors.iter().filter(|at| now.saturating_duration_since(**at) < MEMORY).count()
+    }
+
     fn score(&self, now: Instant, config: &HealthConfig) -> f64 {
         let [latency, success, stability] = config.weights;
         let slowness = self.latency.map_or(0.0, |rtt| rtt.as_secs_f64() / WORST_LATENCY);
-        let recent = self.errors.iter().filter(|at| now.saturating_duration_since(**at) < MEMORY).count();
+        let recent = self.recent_errors(now);
         let hours = now.saturating_duration_since(self.since).as_secs_f64() / 3600.0;
         let unrest = 0.1 * recent as f64 / hours.max(1.0);
         latency * (1.0 - slowness).max(0.0)

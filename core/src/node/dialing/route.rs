@@ -12,7 +12,7 @@ use super::{Dialing, Job, attempt::Attempt, target::Target};
 use crate::{
     errors::AttemptError,
     ids::{JobId, QueryId, SocketId},
-    node::{Event, Node},
+    node::{BlackHoles, Event, Node},
     swarm::dial::black_hole::BlackHole,
 };
 
@@ -22,6 +22,11 @@ const OTHER_SOCKET: Duration = Duration::from_secs(1);
 
 impl Dialing {
     /// There is a network that was not there before: what failed until now may work.
+    /// Whether networks are taken to swallow what is sent over them.
+    pub(in crate::node) fn black_holes(&self) -> BlackHoles {
+        BlackHoles { udp: self.udp.state(), ipv6: self.ipv6.state() }
+    }
+
     pub(in crate::node) fn network_is_back(&mut self) {
         self.backoff.clear();
         self.udp = BlackHole::new(self.config.black_hole);

@@ -24,7 +24,7 @@ use self::{
 };
 pub use self::{
     auto::{AutoRelay, Reachability, When},
-    events::{Event, ReservationState, ReserveError},
+    events::{Event, HeldReservation, ReservationState, ReserveError},
 };
 use super::{
     HOP, STOP,

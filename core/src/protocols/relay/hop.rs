@@ -8,6 +8,7 @@ mod circuit;
 mod config;
 mod events;
 mod grant;
+mod lists;
 mod reserve;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -23,6 +24,7 @@ use self::books::{Books, Party};
 pub use self::{
     config::{Acl, Ask, AsnLookup, Config},
     events::{CircuitEnd, Event},
+    lists::{CircuitInfo, ReservationInfo},
 };
 use super::{
     HOP, STOP, direct_connection,
@@ -85,8 +87,9 @@ enum State {
     Target(CircuitId),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct CircuitId(u64);
+/// A circuit of a relay. Never reused by the same relay until it is restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CircuitId(u64);
 
 #[derive(Debug)]
 struct Circuit {

@@ -43,6 +43,10 @@ impl Splices {
         id
     }
 
+    pub(crate) fn get(&self, id: SpliceId) -> Option<&Splice> {
+        self.table.get(id)
+    }
+
     pub(crate) fn get_mut(&mut self, id: SpliceId) -> Option<&mut Splice> {
         self.table.get_mut(id)
     }

@@ -42,6 +42,20 @@ impl Default for BackoffConfig {
     }
 }
 
+/// An address that is left alone, or a peer of which every address failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackedOff {
+    /// The peer.
+    pub peer: PeerId,
+    /// The address, without the peer's `/p2p`; `None`: the peer is left alone, whatever the address.
+    pub address: Option<Multiaddr>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Until when it is left alone.
+    pub until: Instant,
+}
+
 /// What has failed lately.
 #[derive(Debug)]
 pub struct Backoff {
@@ -95,6 +109,32 @@ impl Backoff {
     /// There is something new to try for a peer.
     pub fn renew(&mut self, peer: &PeerId) {
         self.peers.remove(peer);
+    }
+
+    /// Forgets that a peer and its addresses failed.
+    pub fn forget(&mut self, peer: &PeerId) {
+        self.peers.remove(peer);
+        let of_peer: Vec<_> = self.addresses.entries.keys().filter(|(p, _)| p == peer).cloned().collect();
+        of_peer.iter().for_each(|key| self.addresses.remove(key));
+    }
+
+    /// What is left alone at `now`; what ends first comes first.
+    pub fn entries(&self, now: Instant) -> Vec<BackedOff> {
+        let addresses = self.addresses.entries.iter().map(|((peer, address), entry)| BackedOff {
+            peer: *peer,
+            address: Some(address.clone()),
+            failures: entry.failures,
+            until: entry.until,
+        });
+        let peers = self.peers.entries.iter().map(|(peer, entry)| BackedOff {
+            peer: *peer,
+            address: None,
+            failures: entry.failures,
+            until: entry.until,
+        });
+        let mut entries: Vec<_> = addresses.chain(peers).filter(|entry| entry.until > now).collect();
+        entries.sort_by_key(|entry| entry.until);
+        entries
     }
 
     /// Forgets everything.

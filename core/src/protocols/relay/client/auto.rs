@@ -174,6 +174,10 @@ impl Client {
         }
     }
 
+    pub(super) fn is_chosen(&self, relay: &PeerId) -> bool {
+        self.auto.chosen.contains(relay)
+    }
+
     /// The embedder takes a relay into its own hands. Returns whether we had chosen it.
     pub(super) fn auto_release(&mut self, relay: &PeerId) -> bool {
         self.auto.chosen.remove(relay)

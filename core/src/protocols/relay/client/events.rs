@@ -8,8 +8,30 @@ use multiaddr::Multiaddr;
 use crate::{
     errors::{CloseReason, DialError, OpenError, RelayStatus, StreamFault},
     names::CircuitLimit,
-    time::UnixTime,
+    time::{Instant, UnixTime},
 };
+
+/// A reservation that is wanted, as far as it is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldReservation {
+    /// The relay.
+    pub relay: PeerId,
+    /// How far we are with it.
+    pub state: ReservationState,
+    /// The circuit addresses that lead to us, without our own `/p2p`; none if it is not held.
+    pub addresses: Vec<Multiaddr>,
+    /// When it is taken to end if it is not renewed; `None` if it is not held.
+    pub expires: Option<Instant>,
+    /// What the relay grants each circuit, if it is held.
+    pub limit: Option<CircuitLimit>,
+    /// Tries in a row that have failed.
+    pub failures: u32,
+    /// When it is renewed, tried again or given up: the next step of its state.
+    pub next_step: Option<Instant>,
+    /// Whether the node chose the relay itself; see [`AutoRelay`](super::AutoRelay).
+    pub is_auto: bool,
+}
 
 /// What became of our reservations: each change of a relay's state is one event.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use peerless_proto::{
 
 use super::{
     super::{direct_connection, wire},
-    Client, Event, Purpose, Request, ReservationState, ReserveError, Timer,
+    Client, Event, HeldReservation, Purpose, Request, ReservationState, ReserveError, Timer,
     grant::{Asked, Grant, MAX_BACK_OFF, back_off, retry_within},
     term::{Plan, Seen},
 };
@@ -19,6 +19,7 @@ use crate::{
     behaviour::{Action, Context},
     errors::{AttemptError, CloseReason, DialError, OpenError},
     ids::{ConnectionId, StreamId, Token},
+    names::CircuitLimit,
     swarm::{addresses::AddressSource, tags},
     time::Instant,
 };
@@ -83,6 +84,8 @@ pub(super) struct Held {
     pub(super) stated: Duration,
     /// Whether it is checked before it is renewed.
     check: bool,
+    /// What each circuit is granted.
+    limit: CircuitLimit,
     /// Circuit addresses, as added to our own.
     addresses: Vec<Multiaddr>,
 }
@@ -170,6 +173,23 @@ impl Client {
             State::Active(_) | State::Checking(..) => ReservationState::Active,
             State::Refreshing(..) => ReservationState::Refreshing,
             State::BackingOff => ReservationState::BackingOff,
+        })
+    }
+
+    /// The reservations that are wanted, by relay.
+    pub fn reservations(&self) -> impl Iterator<Item = HeldReservation> + '_ {
+        self.relays.iter().filter_map(|(relay, wanted)| {
+            let held = wanted.state.held();
+            Some(HeldReservation {
+                relay: *relay,
+                state: self.reservation(relay)?,
+                addresses: held.map(|held| held.addresses.clone()).unwrap_or_default(),
+                expires: held.map(|held| held.until),
+                limit: held.map(|held| held.limit),
+                failures: wanted.failures,
+                next_step: wanted.step,
+                is_auto: self.is_chosen(relay),
+            })
         })
     }
 
@@ -335,6 +355,7 @@ impl Client {
             until,
             stated: left,
             check,
+            limit,
             addresses: addresses.clone(),
         });
         let before = old.map(|old| old.addresses).unwrap_or_default();

@@ -35,7 +35,7 @@ pub enum Event {
     ReservationEnded {
         /// Whose.
         peer: PeerId,
-        /// `expired` or `disconnected`.
+        /// `expired`, `disconnected` or `revoked`.
         why: &'static str,
     },
     /// A circuit was asked for in vain.
