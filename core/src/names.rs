@@ -87,6 +87,9 @@ enum Name {
     Shared(Arc<str>),
 }
 
+/// `/libp2p/circuit/relay/0.2.0/hop`.
+pub const HOP: ProtocolName = ProtocolName::from_static("/libp2p/circuit/relay/0.2.0/hop");
+
 /// How the stream layer treats the streams of one protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProtocolSpec {

@@ -16,7 +16,11 @@ use self::{
     known::{Known, Voucher},
     stored::Changes,
 };
-use crate::{names::ProtocolName, protocols::relay, swarm::hostless, time::Instant};
+use crate::{
+    names::{HOP, ProtocolName},
+    swarm::hostless,
+    time::Instant,
+};
 
 mod archive;
 mod known;
@@ -492,7 +496,7 @@ impl Entry {
     }
 
     fn is_relay(&self) -> bool {
-        self.protocols.contains(&relay::HOP)
+        self.protocols.contains(&HOP)
     }
 
     fn is_reached(&self) -> bool {

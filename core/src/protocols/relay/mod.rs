@@ -18,8 +18,7 @@ use crate::{
     names::{Framing, ProtocolName, ProtocolSpec},
 };
 
-/// `/libp2p/circuit/relay/0.2.0/hop`.
-pub const HOP: ProtocolName = ProtocolName::from_static("/libp2p/circuit/relay/0.2.0/hop");
+pub use crate::names::HOP;
 /// `/libp2p/circuit/relay/0.2.0/stop`.
 pub const STOP: ProtocolName = ProtocolName::from_static("/libp2p/circuit/relay/0.2.0/stop");
 

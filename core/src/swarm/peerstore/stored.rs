@@ -10,7 +10,7 @@ use super::{
     row::{MAX_ADDRESSES, Row, RowAddress},
 };
 use crate::{
-    protocols::relay::HOP,
+    names::HOP,
     time::{Instant, UnixTime},
 };
 

@@ -1,6 +1,6 @@
 //! Asking a relay whether it holds our reservation still, by asking it for a circuit to ourselves; `term.rs` says when.
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use libp2p_identity::PeerId;
 use peerless_proto::pb::{
@@ -12,11 +12,13 @@ use super::{
     super::{direct_connection, wire},
     Client, Event, Purpose, Request, Timer,
     reserve::State,
+    term::Seen,
 };
 use crate::{
     behaviour::Context,
     errors::{OpenError, RelayStatus},
     ids::{ConnectionId, StreamId},
+    time::Instant,
 };
 
 impl Client {
@@ -49,7 +51,7 @@ impl Client {
         }
     }
 
-    /// Whatever the answer, the reservation is renewed now.
+    /// The reservation is renewed now, unless it is still held and can be checked again before.
     pub(super) fn check_answered(
         &mut self,
         cx: &mut Context<'_>,
@@ -72,6 +74,11 @@ impl Client {
         let after = now.saturating_duration_since(held.granted);
         if let Some(status) = status {
             wanted.seen.checked(after, status != RelayStatus::NoReservation);
+            // Relays that do not look for circuits to the asker ask us, and we refuse.
+            let is_held = matches!(status, RelayStatus::PermissionDenied | RelayStatus::ConnectionFailed);
+            if let Some(next) = Seen::next_check(after, held.stated).filter(|_| is_held) {
+                return self.check_again(relay, now + (next - after), next);
+            }
         }
         if status == Some(RelayStatus::NoReservation) {
             let stated = held.stated;
@@ -84,6 +91,22 @@ impl Client {
             cx.emit(Event::Gone { relay, after, stated });
         }
         self.check_over(cx, relay);
+    }
+
+    /// The reservation is held as before, and checked `at`, which is `next` after it was granted.
+    fn check_again(&mut self, relay: PeerId, at: Instant, next: Duration) {
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        wanted.state = match mem::replace(&mut wanted.state, State::BackingOff) {
+            State::Checking(mut held, _) => {
+                let until = held.until.max(held.granted + next * 2);
+                self.timers.clear(held.until, Timer::Expiry(relay));
+                self.timers.set(until, Timer::Expiry(relay));
+                held.until = until;
+                State::Active(held)
+            }
+            other => other,
+        };
+        self.set_step(relay, Some(at));
     }
 
     /// The check is over: the reservation is renewed.

@@ -3,16 +3,19 @@
 //!
 //! Relays grant round times, so if the clocks agree, what is left by ours is a round time as well; then it is believed.
 //! If not, the relay is asked for a circuit to ourselves from time to time, which it does not know how to make
-//! (NO_RESERVATION) once the reservation has ended: after 5 s, and after twice as long whenever it was still held, each time
-//! followed by a renewal. So it is renewed in time, whatever the clocks say, from the first time that it was not.
+//! (NO_RESERVATION) once the reservation has ended: 5 s after the grant, and after twice as long whenever it is still held, until
+//! it is time to renew it anyway. So it is renewed in time, whatever the clocks say, from the first time that it was not.
 
 use std::time::Duration;
 
 use super::grant::refresh_after;
 use crate::rng::Rng;
 
-/// What relays grant: 10 and 30 s; 1, 2, 5, 10, 15 and 30 min; 1, 2, 4, 6, 12 and 24 h.
-const ROUND: [u64; 14] = [10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400];
+/// What relays grant, in seconds: 10 and 30 s; 1, 2, 5, 10, 15, 20, 30 and 40 min; 1, 1.5, 2, 3, 4, 6, 8, 12 and 24 h.
+const ROUND: [u64; 19] = [
+    10, 30, 60, 120, 300, 600, 900, 1200, 1800, 2400, 3600, 5400, 7200, 10_800, 14_400, 21_600, 28_800,
+    43_200, 86_400,
+];
 
 /// How much less may be left of a round time, for the way and whole seconds, and how much more, if the clocks agree.
 const LESS: Duration = Duration::from_secs(3);
@@ -85,6 +88,14 @@ impl Seen {
             next = next.min(end);
         }
         Some(Plan { term: left.max(next * 2), renew: next.min(enough), check: next < enough })
+    }
+
+    /// How long after its grant a reservation is checked again that was found to be there `after` it; `None` if it is to be
+    /// renewed before. The clocks may agree on a time that is not round, so it is checked just behind what was `stated`.
+    pub(super) fn next_check(after: Duration, stated: Duration) -> Option<Duration> {
+        let end = stated.saturating_add(2 * MORE);
+        let next = if after < end && !stated.is_zero() { (after * 2).min(end) } else { after * 2 };
+        Some(next).filter(|next| *next < LONGEST / 2)
     }
 
     /// A reservation was found to be there, or to be gone, so long after it was granted.
