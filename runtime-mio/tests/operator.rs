@@ -219,6 +219,104 @@ fn clients_that_dawdle_at_the_metrics_and_at_the_control_socket_hold_nobody_up()
 }
 
 #[test]
+fn a_hang_up_while_a_node_starts_does_not_end_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..5 {
+        let identity = folder.path().join(n.to_string());
+        let mut child = command(&format!("--json --identity {} listen {ANY_PORT}", identity.display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let end = Instant::now() + PATIENCE;
+        while !identity.join("identity.key").exists() {
+            assert!(Instant::now() < end, "no key was made");
+            thread::sleep(Duration::from_micros(100));
+        }
+        signal(&child, "HUP");
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        while next(&mut lines)["event"] != "listening" {}
+        signal(&child, "TERM");
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+/// What the command does where a stream is full, and its exit code.
+fn with_full(args: &str, is_stdout: bool) -> Option<i32> {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = command(args);
+    if is_stdout {
+        command.stdout(full())
+    } else {
+        command.stderr(full())
+    };
+    command.output().unwrap().status.code()
+}
+
+#[test]
+fn a_result_that_could_not_be_written_is_a_failure() {
+    let listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT}"));
+    let at = listener.address();
+    for args in ["--ephemeral id", "--json --ephemeral id", "--help", &format!("echo --bytes 1 {at}")] {
+        assert_eq!(with_full(args, true), Some(1), "{args}");
+    }
+    assert_eq!(with_full("frobnicate", false), Some(2));
+    assert_eq!(with_full("--ephemeral id", false), Some(0));
+}
+
+#[test]
+fn a_key_that_leads_nowhere_or_is_no_file_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("identity.key");
+    let refused = || {
+        let mut child = command(&format!("--identity {} id", folder.path().display()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > end {
+                child.kill().unwrap();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
+        fs::remove_file(&key).unwrap();
+        stderr
+    };
+    std::os::unix::fs::symlink("/nowhere/at/all", &key).unwrap();
+    assert!(refused().contains("is a link that leads nowhere"));
+    assert!(std::process::Command::new("mkfifo").arg(&key).status().unwrap().success());
+    assert!(refused().contains("is no regular file"));
+}
+
+#[test]
+fn who_says_more_than_is_read_gets_its_answer_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = folder.path().join("control");
+    let relay = Peerless::start(&format!(
+        "--ephemeral --control {} relay {ANY_PORT} --metrics 127.0.0.1:0",
+        control.display()
+    ));
+    let metrics = text(&relay.event("metrics"), "address").to_owned();
+    relay.address();
+    let mut client = UnixStream::connect(&control).unwrap();
+    client.write_all(b"half a li").unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert!(serde_json::from_slice::<Value>(&answer).unwrap()["connections"].is_array());
+    let mut client = TcpStream::connect(&metrics).unwrap();
+    client.write_all(b"POST /metrics HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+    thread::sleep(Duration::from_millis(300));
+    client.write_all(&[b'x'; 1_000_000]).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.ends_with("GET or HEAD is needed\n"), "{answer}");
+}
+
+#[test]
 fn a_hang_up_does_not_end_a_node() {
     let mut listener = Peerless::start(&format!("--ephemeral listen {ANY_PORT}"));
     let address = listener.address();

@@ -254,4 +254,7 @@ pub enum Hostless {
     /// Port 0.
     #[error("port 0 is no port")]
     Port,
+    /// An empty name, or one with an empty part, or too long.
+    #[error("a name has parts of 1 to 63 bytes with dots between them, 253 bytes at most")]
+    Name,
 }

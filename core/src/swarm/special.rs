@@ -77,12 +77,21 @@ pub fn hostless(address: &Multiaddr) -> Option<Hostless> {
     let of_host = match parts.next()? {
         Protocol::Ip4(ip) => hostless_ip(ip.into()),
         Protocol::Ip6(ip) => hostless_ip(ip.into()),
+        Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) | Protocol::Dnsaddr(name) => {
+            (!is_name(&name)).then_some(Hostless::Name)
+        }
         _ => None,
     };
     of_host.or_else(|| match parts.next()? {
         Protocol::Udp(0) | Protocol::Tcp(0) => Some(Hostless::Port),
         _ => None,
     })
+}
+
+/// Whether a name is one as far as its length goes (RFC 1035, section 2.3.4).
+fn is_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
 fn hostless_ip(ip: IpAddr) -> Option<Hostless> {
@@ -134,6 +143,8 @@ pub(crate) fn faces(ip: IpAddr) -> SmallVec<[IpAddr; 2]> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -219,6 +230,28 @@ mod tests {
             assert_eq!(why(&format!("{host}/udp/0/quic-v1")), port, "{host}");
         }
         assert_eq!(why("/dnsaddr/example.org"), None);
+        let long = format!("{}.{}", "a".repeat(63), "b.".repeat(90));
+        for (name, is_right) in [
+            ("", false),
+            (".", false),
+            ("a..b", false),
+            (&"a".repeat(64), false),
+            (&"a.".repeat(128), false),
+            (&long, true),
+            ("example.org.", true),
+            ("xn--bcher-kva.example", true),
+        ] {
+            let name = || Cow::Owned(name.to_owned());
+            for part in [
+                Protocol::Dns(name()),
+                Protocol::Dns4(name()),
+                Protocol::Dns6(name()),
+                Protocol::Dnsaddr(name()),
+            ] {
+                let why = hostless(&Multiaddr::from_iter([part.clone()]));
+                assert_eq!(why.is_none(), is_right, "{part}");
+            }
+        }
         let relay = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";
         let through = format!("/ip4/224.0.0.1/udp/1/quic-v1/p2p/{relay}/p2p-circuit");
         assert_eq!(why(&through), Some(Hostless::Multicast));

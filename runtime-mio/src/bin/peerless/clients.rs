@@ -12,6 +12,9 @@ use std::{
 
 /// Pause after no client could be accepted, for instance because there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long a client that has its answer may go on talking, and how many bytes.
+const LINGER: Duration = Duration::from_secs(1);
+const MAX_UNREAD: usize = 32 << 20;
 
 /// A connection to a client.
 pub(crate) trait Client: Send + Sync + 'static {
@@ -19,6 +22,8 @@ pub(crate) trait Client: Send + Sync + 'static {
     fn read_within(&self, bytes: &mut [u8], left: Duration) -> io::Result<usize>;
     /// Writes some bytes, and waits for `left` at most.
     fn write_within(&self, bytes: &[u8], left: Duration) -> io::Result<usize>;
+    /// Says that nothing more is written.
+    fn finish(&self);
     /// Ends what is being read and written.
     fn hang_up(&self);
 }
@@ -34,6 +39,11 @@ macro_rules! client {
             fn write_within(&self, bytes: &[u8], left: Duration) -> io::Result<usize> {
                 self.set_write_timeout(Some(left))?;
                 (&*self).write(bytes)
+            }
+
+            fn finish(&self) {
+                // It may have ended.
+                let _ = self.shutdown(Shutdown::Write);
             }
 
             fn hang_up(&self) {
@@ -91,8 +101,24 @@ pub(crate) fn serve<C: Client>(
     Ok(())
 }
 
-/// Writes all of `bytes`.
-pub(crate) fn write(client: &impl Client, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+/// Writes all of `bytes` and ends. What the client still has to say is read and thrown away for a moment: if it were left, the
+/// system would tell the client of an error, and that before it has read the answer.
+pub(crate) fn answer(client: &impl Client, bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+    write(client, bytes, deadline)?;
+    client.finish();
+    let (end, mut heard, mut buffer) = (Deadline::after(LINGER), 0, [0; 64 << 10]);
+    while heard < MAX_UNREAD {
+        // It has its answer, whatever happens now.
+        let Ok(left) = end.left() else { break };
+        match client.read_within(&mut buffer, left) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => heard += n,
+        }
+    }
+    Ok(())
+}
+
+fn write(client: &impl Client, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
     while !bytes.is_empty() {
         match client.write_within(bytes, deadline.left()?)? {
             0 => return Err(io::ErrorKind::WriteZero.into()),

@@ -66,7 +66,7 @@ fn converse(stream: &TcpStream, patience: Duration, pages: &impl Fn(&str) -> Opt
     if with_body {
         answer.push_str(&body);
     }
-    clients::write(stream, answer.as_bytes(), Deadline::after(patience))
+    clients::answer(stream, answer.as_bytes(), Deadline::after(patience))
 }
 
 /// What a client wants.

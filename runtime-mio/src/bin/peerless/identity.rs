@@ -112,26 +112,8 @@ fn generate() -> Result<Identity, Failure> {
 
 fn load_from(directory: &Path) -> Result<Identity, Failure> {
     let path = directory.join(KEY_FILE);
-    match read(&path) {
-        Ok(bytes) if bytes.is_empty() => {
-            return Err(Failure::Usage(format!(
-                "the key file {} is empty; put the right file there, or take it away to get a new identity",
-                path.display()
-            )));
-        }
-        Ok(bytes) => {
-            return keys::decode_private_key(&bytes).map(Identity::new).map_err(|error| {
-                Failure::Usage(format!(
-                    "{} is not a libp2p private key ({error}); put the right file there, or take it away to get a new \
-                     identity",
-                    path.display()
-                ))
-            });
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(Failure::Usage(format!("cannot read the key file {}: {error}", path.display())));
-        }
+    if let Some(identity) = read_key(&path)? {
+        return Ok(identity);
     }
     let identity = generate()?;
     let bytes = identity
@@ -141,7 +123,9 @@ fn load_from(directory: &Path) -> Result<Identity, Failure> {
     match store(directory, &path, &bytes) {
         Ok(()) => Ok(identity),
         // Another process was first.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load_from(directory),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_key(&path)?.ok_or_else(|| {
+            Failure::Usage(format!("the key file {} is a link that leads nowhere", path.display()))
+        }),
         Err(error) => Err(Failure::Usage(format!(
             "cannot keep an identity in {}: {error}; give another --identity DIR, or --ephemeral",
             directory.display()
@@ -149,8 +133,31 @@ fn load_from(directory: &Path) -> Result<Identity, Failure> {
     }
 }
 
+/// The key in the file; `None` if there is no file.
+fn read_key(path: &Path) -> Result<Option<Identity>, Failure> {
+    match read(path) {
+        Ok(bytes) if bytes.is_empty() => Err(Failure::Usage(format!(
+            "the key file {} is empty; put the right file there, or take it away to get a new identity",
+            path.display()
+        ))),
+        Ok(bytes) => keys::decode_private_key(&bytes).map(|key| Some(Identity::new(key))).map_err(|error| {
+            Failure::Usage(format!(
+                "{} is not a libp2p private key ({error}); put the right file there, or take it away to get a new \
+                 identity",
+                path.display()
+            ))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::Usage(format!("cannot read the key file {}: {error}", path.display()))),
+    }
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read;
+    // A pipe would be waited for.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(MAX_KEY).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -26,9 +26,17 @@ pub(crate) fn start(lines: &'static Lines, verbose: u8) -> Result<(), Failure> {
 }
 
 fn read(text: &str) -> Result<EnvFilter, Failure> {
-    EnvFilter::builder().parse(text).map_err(|error| {
+    // No crate has a space in its name, but one within the brackets that name spans is right.
+    let parts: Vec<_> = text.split(',').map(str::trim).collect();
+    let has_spaces = !text.contains('[') && parts.iter().any(|part| part.contains(char::is_whitespace));
+    let filter = if has_spaces {
+        Err("there is a space in it".to_owned())
+    } else {
+        EnvFilter::builder().parse(parts.join(",")).map_err(|error| error.to_string())
+    };
+    filter.map_err(|why| {
         Failure::Usage(format!(
-            "RUST_LOG={text} cannot be read ({error}); a level like debug is right, or levels of single crates like \
+            "RUST_LOG={text} cannot be read ({why}); a level like debug is right, or levels of single crates like \
              peerless_core=debug,peerless_mio=trace"
         ))
     })
@@ -73,10 +81,25 @@ mod tests {
 
     #[test]
     fn what_is_no_filter_is_refused_in_one_sentence() {
-        for right in ["debug", "off", "peerless_core=debug,peerless_mio=trace", "warn,quinn_proto=info"] {
+        for right in [
+            "debug",
+            "off",
+            " info\n",
+            "debug, peerless_mio=trace",
+            "peerless_core=debug,peerless_mio=trace",
+            "warn,quinn_proto=info",
+        ] {
             assert!(read(right).is_ok(), "{right}");
         }
-        for wrong in ["peerless=lots", "debug,=,", "peerless_core=debug=trace", "[", "a[b"] {
+        for wrong in [
+            "peerless=lots",
+            "debug,=,",
+            "peerless_core=debug=trace",
+            "[",
+            "a[b",
+            "foo bar",
+            "debug, peerless =trace",
+        ] {
             let Err(Failure::Usage(sentence)) = read(wrong) else { panic!("{wrong} was taken") };
             assert!(sentence.contains("RUST_LOG") && !sentence.contains('\n'), "{sentence}");
         }

@@ -1,6 +1,9 @@
 //! The `peerless` command.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 mod allowance;
 mod announce;
@@ -31,6 +34,7 @@ mod store;
 mod told;
 
 use cli::{Cli, Command, NoCommand};
+use lines::Room;
 use report::{Line, Reporter};
 
 /// Why a command did not do what it was told to.
@@ -52,9 +56,11 @@ fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(NoCommand::Show(text)) => {
-            // Nobody reads it: nothing is lost.
-            let _ = text.print();
-            return ExitCode::SUCCESS;
+            return match text.print() {
+                // Whoever has read enough goes.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+                _ => ExitCode::SUCCESS,
+            };
         }
         Err(NoCommand::Wrong(sentence)) => return usage(&sentence),
     };
@@ -63,6 +69,8 @@ fn main() -> ExitCode {
         Err(error) => return usage(&format!("stdout and stderr cannot be written: {error}")),
     };
     let outcome = logs::start(report.logs(), cli.common.verbose).and_then(|()| run(&cli, report));
+    let is_to_be_read = !cli.command.serves();
+    let is_success = outcome.is_ok();
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(sentence)) => {
@@ -74,8 +82,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     };
-    report.flush(!cli.command.serves());
-    code
+    report.flush(is_to_be_read);
+    // It has said on stderr why.
+    if is_success && is_to_be_read && report.room() == Room::Never { ExitCode::FAILURE } else { code }
 }
 
 fn run(cli: &Cli, report: Reporter) -> Result<(), Failure> {
@@ -95,6 +104,7 @@ fn run(cli: &Cli, report: Reporter) -> Result<(), Failure> {
 }
 
 fn usage(sentence: &str) -> ExitCode {
-    eprintln!("peerless: {sentence}");
+    // The code says it too.
+    let _ = writeln!(io::stderr(), "peerless: {sentence}");
     ExitCode::from(2)
 }

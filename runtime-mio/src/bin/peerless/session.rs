@@ -1,6 +1,6 @@
 //! A node as the commands use it: set up from the flags, reporting what happens, closed in order.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use peerless_core::{
     Multiaddr,
@@ -33,7 +33,7 @@ use crate::{
     notice::Notice,
     report::{Line, Reporter},
     settings::Settings,
-    signals,
+    signals::Caught,
     store::{Serving, Store},
     told::Teller,
 };
@@ -91,6 +91,7 @@ impl Session {
         // First, so that nothing is made or written if it is wrong.
         let settings = Settings::load(common.config.as_deref())?;
         let serves = !setup.listen.is_empty();
+        let caught = Caught::start(serves).map_err(no_signals)?;
         // Who only dials tells nobody where it is.
         let announce =
             if serves { setup.announce.clone().or(settings.announced()) } else { AnnounceArgs::default() };
@@ -134,7 +135,7 @@ impl Session {
         if serves && node.addresses().advertised().is_empty() {
             report.line(&Line::NoAddress {});
         }
-        watch_signals(&runtime, report, serves)?;
+        watch_signals(caught, &runtime, report)?;
         if serves {
             mention_buffers(&runtime, wanted_buffer, report);
         }
@@ -293,16 +294,19 @@ impl Session {
     }
 }
 
-/// Has signals end the node, but for SIGHUP if it serves others.
-fn watch_signals(runtime: &Runtime, report: Reporter, serves: bool) -> Result<(), Failure> {
+/// Has signals end the node, but for SIGHUP.
+fn watch_signals(caught: Caught, runtime: &Runtime, report: Reporter) -> Result<(), Failure> {
     let handle = runtime.handle();
     let end = move || {
         report.interrupt();
         handle.shutdown();
     };
     let hang_up = move || report.notice(Notice::SignalIgnored { signal: "SIGHUP" });
-    signals::watch(end, serves.then_some(hang_up))
-        .map_err(|error| Failure::Failed(format!("cannot wait for signals: {error}")))
+    caught.watch(end, hang_up).map_err(no_signals)
+}
+
+fn no_signals(error: io::Error) -> Failure {
+    Failure::Failed(format!("cannot wait for signals: {error}"))
 }
 
 /// Says what to do if the system gave the sockets less than they were to have.

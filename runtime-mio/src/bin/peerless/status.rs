@@ -123,7 +123,7 @@ fn bind(path: &Path) -> Result<UnixListener, Failure> {
 
 fn answer(stream: &UnixStream, node: &Handle) -> io::Result<()> {
     let status = node.call_within(PATIENCE, status).map_err(io::Error::other)?;
-    clients::write(stream, &serde_json::to_vec(&status)?, Deadline::after(PATIENCE))
+    clients::answer(stream, &serde_json::to_vec(&status)?, Deadline::after(PATIENCE))
 }
 
 fn read(stream: &UnixStream, deadline: Deadline) -> io::Result<Vec<u8>> {
