@@ -334,15 +334,23 @@ impl World {
 
     fn send_batch(&mut self, id: HostId, transmit: &Transmit) {
         let buffer = std::mem::take(&mut self.buffer);
-        let sockets = &self.hosts[id.0].sockets;
+        let host = &self.hosts[id.0];
+        let sockets = host.sockets.iter();
         let (_, local) = *sockets
-            .iter()
+            .clone()
             .find(|(socket, _)| *socket == transmit.socket)
             .expect("nodes send through their own sockets");
-        let from = SocketAddr::new(transmit.src_ip.unwrap_or(local.ip()), local.port());
+        // A socket that is bound to an address sends from there.
+        let ip = transmit.src_ip.filter(|_| host.wildcard).unwrap_or(local.ip());
+        let is_own = sockets.clone().any(|(_, local)| local.ip() == ip);
+        let from = SocketAddr::new(ip, local.port());
         let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
         for data in buffer[..transmit.size].chunks(segment) {
             let (to, ecn) = (transmit.destination, transmit.ecn);
+            if !is_own {
+                self.lose("no address of the host");
+                continue;
+            }
             self.send(id, Packet { from, to, ecn, data: Bytes::copy_from_slice(data) });
         }
         self.buffer = buffer;

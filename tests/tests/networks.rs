@@ -154,10 +154,16 @@ fn a_network_without_a_dhcp_server_is_one_too() {
 #[test]
 fn a_new_address_while_connected_costs_no_connection() {
     let mut w = World::new(12);
-    let (there, here) = (w.host("B").start(), w.host("A").wildcard().start());
+    let there = w.host("B").start();
+    // Whoever listens nowhere has no new address to push, so nothing but the connection itself says where it is now.
+    let here = w.host("A").wildcard().configure(|config| config.accept_inbound = false).start();
     let connection = w.dial(here, there);
     w.run_for(secs(5));
     w.readdress(here, Ipv4Addr::new(80, 9, 9, 9));
+    w.run_for(secs(1));
+    let (theirs, start) = (w.connections(there, here)[0], w.now());
+    w.echo(there, theirs, 10_000);
+    assert!(w.now().saturating_duration_since(start) < ms(500), "it was looked for where it was");
     w.echo(here, connection, 10_000);
     assert_eq!(w.connections(here, there), [connection]);
     w.shutdown();

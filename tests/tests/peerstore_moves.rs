@@ -86,14 +86,15 @@ fn believed(w: &World, a: HostId, m: HostId) -> Vec<Multiaddr> {
 #[test]
 fn of_a_peer_that_moved_ten_times_only_the_last_addresses_are_believed_and_dialled() {
     let (mut w, a, m) = pair(161);
+    // One connection, that migrates: a new one would begin with a signed record of nothing, which replaces all by itself.
+    let connection = w.dial(m, a);
+    w.run_for(secs(1));
     for n in 0..10 {
-        let connection = w.dial(m, a);
-        w.run_for(secs(1));
         push(&mut w, m, connection, at(&places(n)));
         assert_eq!(believed(&w, a, m), places(n), "after move {n}");
-        w.close(m, connection);
-        w.run_for(secs(1));
     }
+    w.close(m, connection);
+    w.run_for(secs(1));
     let error = w.try_dial(a, Some(w[m].peer()), &[]).expect_err("nobody is there");
     let dialled = error.attempts.iter().filter(|(_, error)| *error != AttemptError::NoRelay);
     let mut dialled: Vec<_> = dialled.map(|(address, _)| address.clone()).collect();

@@ -460,7 +460,7 @@ fn answers_leave_by_the_socket_last_heard_on() {
 /// Connection ids can be read by whoever is on the way, and any address can be written as the sender.
 #[test]
 fn a_datagram_that_is_not_of_the_peer_moves_no_connection_to_another_socket() {
-    for crypto in [Crypto::Plain, Crypto::Tls] {
+    for crypto in [Crypto::Tls, Crypto::Plain] {
         let (mut net, a, b) = Net::connected(crypto, &Config::default());
         let (now, again) = (net.now, SocketId(1));
         net.hosts[1].bind(now, again, SocketAddr::from(([10, 0, 0, 2], 4002)));

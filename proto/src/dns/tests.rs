@@ -1,7 +1,7 @@
 use proptest::{collection::vec, prelude::*};
 use simple_dns::{
     ResourceRecord,
-    rdata::{A, CNAME, TXT},
+    rdata::{A, AAAA, CNAME, TXT},
 };
 
 use super::*;
@@ -12,10 +12,17 @@ fn query() -> TextQuery {
     TextQuery::new(7, NAME).unwrap()
 }
 
-/// What a server makes of the question.
 fn answer(records: Vec<(&'static str, RData<'static>)>, change: impl FnOnce(&mut Packet<'_>)) -> Vec<u8> {
-    let question = query().encode().unwrap();
-    let mut packet = Packet::parse(&question).unwrap().into_reply();
+    answer_to(&query().encode().unwrap(), records, change)
+}
+
+/// What a server makes of a question.
+fn answer_to(
+    question: &[u8],
+    records: Vec<(&'static str, RData<'static>)>,
+    change: impl FnOnce(&mut Packet<'_>),
+) -> Vec<u8> {
+    let mut packet = Packet::parse(question).unwrap().into_reply();
     let record = |(name, data)| ResourceRecord::new(Name::new_unchecked(name), CLASS::IN, 60, data);
     packet.answers = records.into_iter().map(record).collect();
     change(&mut packet);
@@ -77,6 +84,7 @@ fn each_kind_of_answer_without_texts_says_so() {
 fn a_header_that_promises_more_than_the_message_holds_is_refused() {
     let mut message = answer(Vec::new(), |_| {});
     message[6..8].copy_from_slice(&[0xff, 0xff]);
+    assert_eq!(check_counts(&message), Err(DnsError::Malformed), "before room is made for them");
     assert_eq!(query().read_answer(&message), Err(DnsError::Malformed));
     assert_eq!(query().read_answer(&message[..11]), Err(DnsError::Malformed));
 }
@@ -85,8 +93,11 @@ fn a_header_that_promises_more_than_the_message_holds_is_refused() {
 fn names_that_cannot_be_asked_for() {
     for name in ["", ".", "a..b", &"a".repeat(64), &"abc.".repeat(64), "a\\"] {
         assert_eq!(TextQuery::new(1, name), Err(DnsError::BadName(name.into())), "{name}");
+        assert_eq!(AddressQuery::new(1, name, true), Err(DnsError::BadName(name.into())), "{name}");
     }
 }
+
+mod addresses;
 
 #[test]
 fn resolv_conf() {
@@ -104,6 +115,7 @@ proptest! {
         message.extend(counts.into_iter().flat_map(|count| [0, count]));
         message.extend(tail);
         let _ = query().read_answer(&message);
+        let _ = AddressQuery::new(7, NAME, true).unwrap().read_answer(&message);
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl World {
         self.wire.update(&packet.data);
     }
 
-    fn lose(&mut self, why: &'static str) {
+    pub(super) fn lose(&mut self, why: &'static str) {
         *self.traffic.dropped.entry(why).or_default() += 1;
     }
 

@@ -123,6 +123,8 @@ fn an_address_is_its_own_name_and_the_hosts_file_is_asked_first() {
     assert_eq!(names.addresses("127.0.0.1", Family::Any), Ok(vec!["127.0.0.1".parse().unwrap()]));
     assert_eq!(names.addresses("::1", Family::Any), Ok(vec!["::1".parse().unwrap()]));
     assert!(names.addresses("no such name", Family::Any).is_err());
+    // It is in every hosts file, and no server is there to ask.
+    assert_eq!(names.addresses("localhost", Family::V4), Ok(vec!["127.0.0.1".parse().unwrap()]));
     let hosts = "127.0.0.1 localhost\n10.0.0.1\tRelay.Example relay # a.example\nfe80::1 relay\nnonsense b\n";
     let find = |name, family| listed(hosts, name, family);
     assert_eq!(find("relay.example.", Family::Any), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
