@@ -1,12 +1,15 @@
 //! Errors and reasons, as events, replies and streams carry them.
 
 mod codes;
+mod invalid;
 mod reached;
 mod refusal;
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
+pub use self::invalid::InvalidConfig;
+pub(crate) use self::invalid::require;
 pub use self::reached::ReachedLimit;
 pub use self::refusal::{Denial, Denied, Exceeded, Hostless, Point, Refusal, Resource, Scope};
 use crate::{codes::Said, names::ProtocolName, time::Instant};

@@ -1,15 +1,29 @@
 //! What a machine knows, an embedder reaches: commands and getters, through public calls alone.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use peerless_core::{
     Multiaddr,
     behaviour::{Behaviour, Context, Input, PeerEvent, Reply, StreamEvent},
     errors::{CloseReason, OpenError, StreamFault},
+    identity::Identity,
     ids::{ConnectionId, StreamId},
     names::{Direction, Framing, ProtocolName, ProtocolSpec},
-    node::{AppStreamEvent, Config, Event, Read, StreamError, StreamState},
-    protocols::relay::{client::ReservationState, hop, limits::RelayLimits},
+    node::{
+        AppStreamEvent, Config, ConfigError, Event, Node, Read, SettingError, Start, StreamError, StreamState,
+    },
+    protocols::{
+        relay::{
+            client::{Client, Reachability, ReservationState, When},
+            hop,
+            limits::RelayLimits,
+        },
+        rendezvous::{client::Registration, server},
+    },
+    rng::Rng,
     swarm::dial::black_hole,
+    time::{Instant, UnixTime},
 };
 use peerless_proto::address;
 use peerless_tests::{
@@ -522,4 +536,149 @@ fn who_uses_relays_lists_its_reservations_and_circuits() {
     assert_eq!(w.node(a).circuits(), []);
     w.shutdown();
     w.assert_empty();
+}
+
+/// What `Node::new` says of a setting.
+fn refused(change: impl FnOnce(&mut Config)) -> Option<String> {
+    let mut config = Config::new(Identity::generate(&mut Rng::new([7; 32])));
+    change(&mut config);
+    let start = Start { now: Instant::ZERO, unix: UnixTime::from_secs(1_700_000_000), seed: [7; 32] };
+    match Node::new(config, start) {
+        Ok(_) => None,
+        Err(ConfigError::Invalid(error)) => Some(error.field.to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+#[test]
+fn a_setting_that_makes_no_sense_is_named_when_the_node_is_made() {
+    assert_eq!(refused(|_| {}), None);
+    let said = |field: &str| Some(field.to_owned());
+    let zero = Duration::ZERO;
+    assert_eq!(refused(|c| c.quic.handshake_timeout = zero), said("quic.handshake_timeout"));
+    assert_eq!(refused(|c| c.quic.idle_timeout = secs(1 << 40)), said("quic.idle_timeout"));
+    assert_eq!(refused(|c| c.quic.keep_alive = Some(secs(30))), said("quic.keep_alive"));
+    assert_eq!(refused(|c| c.quic.keep_alive = None), None);
+    assert_eq!(refused(|c| c.quic.max_streams = 0), said("quic.max_streams"));
+    assert_eq!(refused(|c| c.quic.max_mtu = 1199), said("quic.max_mtu"));
+    assert_eq!(refused(|c| c.quic.max_half_open = 0), said("quic.max_half_open"));
+    assert_eq!(refused(|c| c.streams.negotiation_timeout = zero), said("streams.negotiation_timeout"));
+    assert_eq!(refused(|c| c.streams.windows.rate = 0), said("streams.windows.rate"));
+    assert_eq!(refused(|c| c.upgrade.security.clear()), said("upgrade.security"));
+    assert_eq!(refused(|c| c.upgrade.yamux.max_stream_window = 1), said("upgrade.yamux.max_stream_window"));
+    assert_eq!(refused(|c| c.ping.timeout = zero), said("ping.timeout"));
+    assert_eq!(refused(|c| c.relay_client.timeout = ms(999)), said("relay_client.timeout"));
+    assert_eq!(refused(|c| c.relay_client.score.ema_alpha = f64::NAN), said("relay_client.score.ema_alpha"));
+    assert_eq!(refused(|c| c.rendezvous_client.page = 0), said("rendezvous_client.page"));
+    let hop = hop::Config { reservation_ttl: zero, ..hop::Config::default() };
+    assert_eq!(refused(|c| c.hop = Some(hop)), said("hop.reservation_ttl"));
+    let point = server::Config { default_ttl: secs(1), ..server::Config::default() };
+    assert_eq!(refused(|c| c.rendezvous_server = Some(point)), said("rendezvous_server.default_ttl"));
+    assert_eq!(refused(|c| c.swarm.limits.peer.connections = 0), said("limits.peer.connections"));
+}
+
+#[test]
+fn limits_change_at_run_time_and_are_checked() {
+    let (mut w, a, b, _) = pair(7300);
+    let mut limits = w.node(b).swarm().resources().limits().clone();
+    let mut none = limits.clone();
+    none.peer.connections = 0;
+    let error = w.command(b, |node, now| node.set_limits(now, none)).unwrap_err();
+    assert_eq!(error.to_string(), "limits.peer.connections must be at least 1");
+    limits.per_ip = 1;
+    limits.networks.clear();
+    w.command(b, |node, now| node.set_limits(now, limits.clone())).unwrap();
+    assert_eq!(w.connections(b, a).len(), 1, "what is held stays");
+    let address = w[b].address();
+    let outcome = |w: &mut World| {
+        let dial = w.start_own_dial(a, &address);
+        w.wait_for(a, "an outcome", |event| event.dial_outcome(dial))
+    };
+    assert!(outcome(&mut w).is_err(), "there is one from this address already");
+    limits.per_ip = 2;
+    w.command(b, |node, now| node.set_limits(now, limits)).unwrap();
+    assert!(outcome(&mut w).is_ok());
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn what_a_relay_allows_changes_at_run_time_and_is_checked() {
+    let (mut w, [r, a, b], connection) = relayed(7310);
+    let wrong = hop::Config { timeout: ms(1), ..hop::Config::default() };
+    let error = w.command(r, |node, now| node.set_hop(now, wrong)).unwrap_err();
+    assert_eq!(error.to_string(), "hop.timeout must be at least a second");
+    let error = w.command(a, |node, now| node.set_hop(now, hop::Config::default())).unwrap_err();
+    assert_eq!(error, SettingError::NoSuchRole("a relay"));
+
+    let none = RelayLimits { max_circuits: 1, ..RelayLimits::public() };
+    w.command(r, |node, now| node.set_hop(now, none.into())).unwrap();
+    w.echo(a, connection, 1000);
+    let through = w.circuit(r, b);
+    let own = w.start_own_dial(a, &through);
+    let refused = w.wait_for(a, "an outcome", |event| event.dial_outcome(own));
+    assert!(refused.is_err(), "there is one circuit already");
+    w.command(r, |node, now| node.set_hop(now, RelayLimits::public().into())).unwrap();
+    let own = w.start_own_dial(a, &through);
+    assert!(w.wait_for(a, "an outcome", |event| event.dial_outcome(own)).is_ok());
+    w.shutdown();
+    w.assert_empty();
+}
+
+#[test]
+fn what_a_rendezvous_point_allows_changes_at_run_time_and_is_checked() {
+    let mut w = World::new(7320);
+    let point = w.host("P").configure(|c| c.rendezvous_server = Some(server::Config::default())).start();
+    let a = w.host("A").start();
+    let strict = server::Limits { min_ttl: secs(3 * 3600), ..server::Limits::default() };
+    let wrong = server::Config { limits: strict.clone(), ..server::Config::default() };
+    let error = w.command(point, |node, now| node.set_rendezvous_server(now, wrong)).unwrap_err();
+    assert!(error.to_string().starts_with("rendezvous_server.default_ttl must be"), "{error}");
+    let right = server::Config { limits: strict, default_ttl: secs(4 * 3600), ..server::Config::default() };
+    w.command(point, |node, now| node.set_rendezvous_server(now, right)).unwrap();
+    let peer = w[point].peer();
+    let short = Registration::new(w[point].address(), "chat");
+    w.command(a, |node, now| node.register(now, short)).unwrap();
+    let outcome = w.wait_for(a, "an outcome", |event| event.register_outcome(peer, "chat"));
+    assert!(outcome.is_err(), "two hours are too short now");
+    let error =
+        w.command(a, |node, now| node.set_rendezvous_server(now, server::Config::default())).unwrap_err();
+    assert_eq!(error.to_string(), "the node was made without being a rendezvous point");
+}
+
+#[test]
+fn a_peer_that_moves_is_told_of_with_its_new_address() {
+    let (mut w, a, b, connection) = pair(7330);
+    w.readdress(a, [10, 99, 0, 1]);
+    w.ping(a, connection);
+    w.run_for(secs(5));
+    let at = w.connections(b, a)[0];
+    let moved = w[b].log().iter().find_map(|(_, event)| match event {
+        Event::PathChanged { connection, peer, address } => Some((*connection, *peer, address.to_string())),
+        _ => None,
+    });
+    let port = w[a].socket_address().port();
+    assert_eq!(moved, Some((at, w[a].peer(), format!("/ip4/10.99.0.1/udp/{port}/quic-v1"))));
+    assert_eq!(w.node(b).path_of(at).unwrap().remote, w[a].socket_address());
+}
+
+#[test]
+fn a_relay_is_named_by_call_and_chosen_while_others_cannot_connect() {
+    let mut w = World::new(7340);
+    let r = w.host("R").relay().start();
+    let a = w.host("A").configure(|c| c.relay_client.auto.when = When::WhenPrivate).start();
+    assert_eq!(w.node(a).reachability(), Reachability::Unknown);
+    let address = w[r].address();
+    let nobody: Multiaddr = "/ip4/192.0.2.1/udp/1/quic-v1".parse().unwrap();
+    assert!(w.command(a, |node, now| node.add_relay_candidate(now, &nobody)).is_err());
+    w.command(a, |node, now| node.add_relay_candidate(now, &address)).unwrap();
+    w.run_for(secs(5));
+    assert_eq!(w.node(a).reservations(), [], "it is not private");
+    w.command(a, |node, now| {
+        node.with::<Client, _>(now, |client, cx| client.set_reachability(cx, Reachability::Private))
+    });
+    assert_eq!(w.node(a).reachability(), Reachability::Private);
+    w.run_for(secs(5));
+    let held = w.node(a).reservations();
+    assert!(held.len() == 1 && held[0].is_auto && held[0].state == ReservationState::Active, "{held:?}");
 }

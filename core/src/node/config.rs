@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::{
     behaviour::Behaviour,
+    errors::InvalidConfig,
     identity::Identity,
     names::ProtocolName,
     network::Network,
     protocols::{identify, ping, relay, rendezvous},
     quic, streams,
-    swarm::{InvalidConfig, SwarmConfig},
+    swarm::SwarmConfig,
     time::{Instant, UnixTime},
     upgrade,
 };
@@ -114,6 +115,21 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Finds the first setting that makes no sense; [`Node::new`](super::Node::new) does so too.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        self.swarm.validate()?;
+        self.quic.validate()?;
+        self.streams.validate()?;
+        self.upgrade.validate()?;
+        self.ping.validate()?;
+        self.relay_client.validate()?;
+        self.rendezvous_client.validate()?;
+        self.hop.as_ref().map_or(Ok(()), relay::hop::Config::validate)?;
+        self.rendezvous_server.as_ref().map_or(Ok(()), rendezvous::server::Config::validate)
+    }
+}
+
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config").field("identity", &self.identity).finish_non_exhaustive()
@@ -130,9 +146,9 @@ pub enum ConfigError {
     /// Two behaviours, or a behaviour and the embedder, answer the same protocol.
     #[error("protocol {0} is answered twice")]
     ProtocolTwice(ProtocolName),
-    /// A setting of connection management makes no sense.
+    /// A setting makes no sense.
     #[error(transparent)]
-    Swarm(#[from] InvalidConfig),
+    Invalid(#[from] InvalidConfig),
     /// A behaviour has the name of another, or of the peerstore's table.
     #[error("a behaviour is called {0}, and that name is taken")]
     NameTwice(&'static str),

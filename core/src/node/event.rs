@@ -43,6 +43,16 @@ pub enum Event {
         /// The relay it runs through, if it does.
         relay: Option<PeerId>,
     },
+    /// The remote of a direct connection is somewhere else now, or is heard on another of our sockets (RFC 9000 section 9);
+    /// its streams go on. [`Node::path_of`](crate::node::Node::path_of) tells more.
+    PathChanged {
+        /// The connection.
+        connection: ConnectionId,
+        /// Its peer.
+        peer: PeerId,
+        /// Where that is now, without its `/p2p`.
+        address: Multiaddr,
+    },
     /// A dial reached its peer: over a connection just established, or one that was there already.
     Dialed {
         /// The dial.

@@ -35,6 +35,7 @@ mod peers;
 mod pump;
 mod refusing;
 mod relayed;
+mod settings;
 mod sockets;
 mod stats;
 mod stopping;
@@ -60,6 +61,7 @@ pub use self::{
     leaving::SHUTDOWN,
     metrics::{Family, Label, MetricKind, Metrics, Sample, Value},
     relayed::CircuitUse,
+    settings::SettingError,
     stats::Stats,
 };
 use self::{
@@ -177,7 +179,7 @@ struct Route {
 impl Node {
     /// A node with no sockets yet.
     pub fn new(config: Config, start: Start) -> Result<Self, ConfigError> {
-        config.swarm.validate()?;
+        config.validate()?;
         let rng = Rng::new(start.seed);
         let mut hash_rng = rng.fork("hash");
         let mut keys = || HashKeys::new(&mut hash_rng);
@@ -197,14 +199,15 @@ impl Node {
         let quic_rng = rng.fork("quic");
         let reset_key =
             keypair.derive_secret(RESET_KEY).unwrap_or_else(|| quic_rng.fork("reset key").bytes());
-        let quic = Quic::new(
-            quic_config(config.quic, &config.swarm.limits.transient, windows.is_some()),
+        let mut quic = Quic::new(
+            quic_config(config.quic, windows.is_some()),
             crypto,
             &quic_rng,
             reset_key,
             config.accept_inbound,
             start.now,
         );
+        quic.limit_half_open(most_half_open(&config.swarm.limits.transient));
         let mut node = Self {
             now: start.now,
             wall: WallClock::new(start.unix, start.now),
@@ -481,12 +484,15 @@ fn relayed(config: &Config, now: Instant) -> (Splices, Option<Windows>) {
     (Splices::new(rate, now), windows)
 }
 
-/// Retry, which comes at half of the half-open connections, must set in before the transient scope is full.
-fn quic_config(quic: quic::Config, opening: &ScopeLimit, is_relay: bool) -> quic::Config {
-    let most = opening.inbound_connections.min(opening.connections);
+fn quic_config(quic: quic::Config, is_relay: bool) -> quic::Config {
     let window = quic.connection_window;
     let connection_window = if is_relay { Windows::first(window) } else { window };
-    quic::Config { max_half_open: quic.max_half_open.min(most), connection_window, ..quic }
+    quic::Config { connection_window, ..quic }
+}
+
+/// Retry, which comes at half of the half-open connections, must set in before the transient scope is full.
+fn most_half_open(opening: &ScopeLimit) -> usize {
+    opening.inbound_connections.min(opening.connections)
 }
 
 fn built_in(config: &Config) -> Vec<Box<dyn Behaviour>> {

@@ -130,6 +130,7 @@ impl Node {
                 self.swarm.pruner.reconsider();
                 self.path_changed(connection);
                 self.work.push_back(Work::Tell(Input::Peer(PeerEvent::PathChanged { connection })));
+                self.tell_path_changed(connection);
                 self.judge_again(connection);
             }
             QuicEvent::Stream { id, stream, event } => {

@@ -1,13 +1,14 @@
 //! Reservations and circuits, those that we grant and those that we use, as lists.
 
 use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
 
 use super::{Node, transport::Via};
 use crate::{
     ids::ConnectionId,
     names::{CircuitLimit, Direction},
     protocols::relay::{
-        client::{Client, HeldReservation},
+        client::{Client, HeldReservation, Reachability, ReserveError},
         hop::{CircuitId, CircuitInfo, Hop, ReservationInfo},
     },
     time::Instant,
@@ -70,6 +71,20 @@ impl Node {
     /// The reservations that we want, by relay, held or not. [`Node::cancel_reservation`] ends one.
     pub fn reservations(&self) -> Vec<HeldReservation> {
         self.behaviour::<Client>().into_iter().flat_map(Client::reservations).collect()
+    }
+
+    /// Names a relay that may be chosen where reservations are kept unasked; see [`Client::add_candidate`].
+    ///
+    /// # Errors
+    /// The address does not end in `/p2p/PEER`, is that of a circuit, or is ours.
+    pub fn add_relay_candidate(&mut self, now: Instant, address: &Multiaddr) -> Result<(), ReserveError> {
+        self.with::<Client, _>(now, |client, cx| client.add_candidate(cx, address))
+            .unwrap_or(Err(ReserveError::Cancelled))
+    }
+
+    /// Whether others can connect to us directly, as far as was said with [`Client::set_reachability`].
+    pub fn reachability(&self) -> Reachability {
+        self.behaviour::<Client>().map_or(Reachability::Unknown, Client::reachability)
     }
 
     /// The connections of ours that run through relays.

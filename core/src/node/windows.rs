@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     ids::{ConnectionId, SpliceId},
+    node::Event,
     streams::splice::Splice,
 };
 
@@ -64,6 +65,13 @@ impl Node {
     }
 
     /// A connection's packets take another path.
+    /// Tells the embedder where a remote is now.
+    pub(super) fn tell_path_changed(&mut self, connection: ConnectionId) {
+        let Some(info) = self.connections.get(connection) else { return };
+        let (peer, address) = (info.peer, info.remote.clone());
+        self.emit(Event::PathChanged { connection, peer, address });
+    }
+
     pub(super) fn path_changed(&mut self, connection: ConnectionId) {
         if let Some(Link { window: Some(window), .. }) = self.transport.links.get_mut(&connection) {
             window.path_changed();

@@ -8,7 +8,7 @@ use libp2p_identity::PeerId;
 use super::by_connection::ByConnection;
 use crate::{
     behaviour::{Behaviour, Context, Input, PeerEvent, Reply, StreamEvent},
-    errors::{OpenError, StreamFault},
+    errors::{InvalidConfig, OpenError, StreamFault, require},
     ids::{ConnectionId, StreamId, Token},
     names::{Framing, ProtocolName, ProtocolSpec},
     time::{Deadline, Instant, Timers, UnixTime},
@@ -35,6 +35,15 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { interval: None, timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Config {
+    /// Finds the first thing that makes no sense.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        const AT_LEAST: &str = "must be at least 1 ms";
+        require(self.timeout >= MIN_WAIT, "ping.timeout", AT_LEAST)?;
+        require(self.interval.is_none_or(|interval| interval >= MIN_WAIT), "ping.interval", AT_LEAST)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use super::congestion::Factory;
+use crate::errors::{InvalidConfig, require};
 
 /// Limits and timings of the QUIC pipe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,9 @@ const FIRST_STREAMS: u32 = 100;
 /// What every path must pass, in bytes of UDP payload (RFC 9000 section 14).
 const MIN_MTU: u16 = 1200;
 
+/// The longest payload of UDP that a peer may say it takes (RFC 9000 section 18.2).
+const MAX_MTU: u16 = 65_527;
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -78,6 +82,33 @@ impl Config {
     pub fn with_stream_window(self, bytes: u32) -> Self {
         let connection_window = bytes.saturating_mul(STREAMS_OF_WINDOW).min(CONNECTION_WINDOW).max(bytes);
         Self { stream_window: bytes, connection_window, ..self }
+    }
+
+    /// Finds the first thing that makes no sense.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        const AT_LEAST_ONE: &str = "must be at least 1";
+        let idle = self.idle_timeout;
+        require(!self.handshake_timeout.is_zero(), "quic.handshake_timeout", "must not be zero")?;
+        require(
+            idle >= Duration::from_millis(1) && idle.as_millis() <= u32::MAX.into(),
+            "quic.idle_timeout",
+            "must be at least 1 ms and at most 49 days",
+        )?;
+        require(
+            self.keep_alive.is_none_or(|every| !every.is_zero() && every < idle),
+            "quic.keep_alive",
+            "must be above zero and below quic.idle_timeout, or connections are lost between two signs of life",
+        )?;
+        require(self.max_streams >= 1, "quic.max_streams", AT_LEAST_ONE)?;
+        require(self.stream_window >= 1, "quic.stream_window", AT_LEAST_ONE)?;
+        require(self.connection_window >= 1, "quic.connection_window", AT_LEAST_ONE)?;
+        require(self.send_window >= 1, "quic.send_window", AT_LEAST_ONE)?;
+        require(
+            (MIN_MTU..=MAX_MTU).contains(&self.max_mtu),
+            "quic.max_mtu",
+            "must be from 1200 to 65527 bytes (RFC 9000 section 18.2)",
+        )?;
+        require(self.max_half_open >= 1, "quic.max_half_open", "must be at least 1, or nobody can connect")
     }
 
     pub(super) fn transport(&self) -> Arc<TransportConfig> {

@@ -91,6 +91,8 @@ pub struct Quic {
     dirty: VecDeque<QuicId>,
     stale_timers: Vec<QuicId>,
     unvalidated: Rate,
+    /// Beside [`Config::max_half_open`].
+    most_half_open: usize,
     answers: Answers,
     /// What quinn-proto writes stateless answers into.
     scratch: Vec<u8>,
@@ -122,6 +124,7 @@ impl Quic {
             endpoint: endpoint::new(rng, reset_key, &transport, server, token_time.clone()),
             dialer: Dialer::new(rng, transport),
             unvalidated: Rate::new(config.unvalidated_rate),
+            most_half_open: usize::MAX,
             config,
             crypto,
             clock: Clock::new(),
@@ -431,6 +434,11 @@ impl Quic {
     pub fn rtt(&self, id: QuicId) -> Option<Duration> {
         let connection = self.connections.get(id).filter(|connection| !connection.is_closing())?;
         Some(connection.quinn.rtt())
+    }
+
+    /// No more inbound handshakes than this may be under way from now on, whatever [`Config::max_half_open`] says.
+    pub fn limit_half_open(&mut self, most: usize) {
+        self.most_half_open = most;
     }
 
     /// How many bytes the peer may have under way on the connection from now on, unread by us. What it has been granted

@@ -110,7 +110,8 @@ impl Quic {
             return self.endpoint.ignore(incoming);
         }
         // Spoofed addresses get half of the room at most; the other half is for those that have shown that they receive.
-        let crowded = self.stats.half_open >= self.config.max_half_open / 2;
+        let max_half_open = self.config.max_half_open.min(self.most_half_open);
+        let crowded = self.stats.half_open >= max_half_open / 2;
         let unvalidated = incoming.may_retry() && !validated;
         let limit = self.config.max_connections;
         if verdict == Verdict::Refuse {
@@ -128,7 +129,7 @@ impl Quic {
                 Ok(retry) => self.answer(socket, &retry),
                 Err(error) => self.endpoint.ignore(error.into_incoming()),
             }
-        } else if self.stats.half_open >= self.config.max_half_open {
+        } else if self.stats.half_open >= max_half_open {
             self.stats.refused.half_open += 1;
             let refusal = self.endpoint.refuse(incoming, &mut self.scratch);
             self.answer(socket, &refusal);

@@ -16,7 +16,7 @@ use peerless_proto::frame::{FrameDecoder, Framing};
 
 use self::negotiate::{Dialer, Listener};
 use crate::{
-    errors::StreamFault,
+    errors::{InvalidConfig, StreamFault, require},
     ids::{Arena, CircuitId, ConnectionId, SpliceId, StreamId, StreamShare},
     names::ProtocolName,
     rng::{HashKeys, Map},
@@ -44,6 +44,18 @@ impl Default for Config {
             negotiating_per_connection: 128,
             windows: windows::Config::default(),
         }
+    }
+}
+
+impl Config {
+    /// Finds the first thing that makes no sense.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        const AT_LEAST_ONE: &str = "must be at least 1";
+        require(!self.negotiation_timeout.is_zero(), "streams.negotiation_timeout", "must not be zero")?;
+        require(self.write_queue >= 1, "streams.write_queue", AT_LEAST_ONE)?;
+        require(self.negotiating_per_connection >= 1, "streams.negotiating_per_connection", AT_LEAST_ONE)?;
+        require(self.windows.socket_buffer >= 1, "streams.windows.socket_buffer", AT_LEAST_ONE)?;
+        require(self.windows.rate >= 1, "streams.windows.rate", AT_LEAST_ONE)
     }
 }
 

@@ -4,6 +4,8 @@ use super::{
     autoconnect::AutoConnectConfig, dial::DialConfig, gate::GateConfig, health::HealthConfig,
     pruner::PrunerConfig, resources::Limits, select::Strategy,
 };
+pub use crate::errors::InvalidConfig;
+pub(super) use crate::errors::require;
 use crate::swarm::peerstore::PeerstoreConfig;
 
 /// How a node manages its connections. Each part stands, with its defaults, beside the machine that obeys it.
@@ -36,33 +38,12 @@ impl SwarmConfig {
 
     /// Finds the first thing that makes no sense.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        self.limits.validate()?;
+        self.limits.validate_with(&self.pruner)?;
         self.pruner.validate()?;
         self.dial.validate()?;
         self.auto_connect.validate()?;
-        self.health.validate()?;
-        let never = self.pruner.high_water == usize::MAX;
-        require(
-            never || self.limits.system.connections >= self.pruner.high_water,
-            "limits.system.connections",
-            "must not be below pruner.high_water, or pruning never begins",
-        )
+        self.health.validate()
     }
-}
-
-/// A setting that makes no sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} {problem}")]
-pub struct InvalidConfig {
-    /// Its path within [`SwarmConfig`], such as `pruner.low_water`.
-    pub field: &'static str,
-    /// What it must be, as the rest of the sentence that the field begins.
-    pub problem: &'static str,
-}
-
-/// Fails with the sentence unless the condition holds.
-pub(super) fn require(holds: bool, field: &'static str, problem: &'static str) -> Result<(), InvalidConfig> {
-    if holds { Ok(()) } else { Err(InvalidConfig { field, problem }) }
 }
 
 #[cfg(test)]

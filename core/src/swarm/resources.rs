@@ -96,6 +96,12 @@ impl Resources {
         Self { places: Places::new(&limits), limits, ..Self::default() }
     }
 
+    /// How much there may be from now on. What is held stays.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.places.follow(&limits, self.connections.iter().filter_map(|(_, connection)| connection.ip));
+        self.limits = limits;
+    }
+
     /// Whether somebody may begin to connect from `ip`. Of an address that has not been `validated`, which anybody can put
     /// on a datagram, half of what the address may have is kept for its owner. Takes nothing, counts nothing.
     pub fn may_connect(&self, now: Instant, ip: Option<IpAddr>, validated: bool) -> Result<(), Exceeded> {

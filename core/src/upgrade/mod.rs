@@ -34,7 +34,7 @@ pub use self::{
     },
 };
 use crate::{
-    errors::{StreamFault, UpgradeError},
+    errors::{InvalidConfig, StreamFault, UpgradeError, require},
     names::UpgradeRole,
     streams::negotiate::{Dialer, Listener, NegotiateError},
     time::{Deadline, Instant},
@@ -63,6 +63,28 @@ impl Default for Config {
             timeout: Duration::from_secs(10),
             yamux: YamuxConfig::default(),
         }
+    }
+}
+
+impl Config {
+    /// Finds the first thing that makes no sense.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        const AT_LEAST_ONE: &str = "must be at least 1";
+        const NOT_ZERO: &str = "must not be zero";
+        let yamux = &self.yamux;
+        require(!self.security.is_empty(), "upgrade.security", "must name at least one protocol")?;
+        require(!self.timeout.is_zero(), "upgrade.timeout", NOT_ZERO)?;
+        require(yamux.max_inbound_streams >= 1, "upgrade.yamux.max_inbound_streams", AT_LEAST_ONE)?;
+        require(yamux.max_outbound_streams >= 1, "upgrade.yamux.max_outbound_streams", AT_LEAST_ONE)?;
+        require(
+            yamux.max_stream_window >= 256 << 10,
+            "upgrade.yamux.max_stream_window",
+            "must be at least 256 KiB, with which every stream begins",
+        )?;
+        require(yamux.max_connection_window >= 1, "upgrade.yamux.max_connection_window", AT_LEAST_ONE)?;
+        require(yamux.max_queued >= 1, "upgrade.yamux.max_queued", AT_LEAST_ONE)?;
+        require(!yamux.keepalive.is_zero(), "upgrade.yamux.keepalive", NOT_ZERO)?;
+        require(!yamux.pong_timeout.is_zero(), "upgrade.yamux.pong_timeout", NOT_ZERO)
     }
 }
 

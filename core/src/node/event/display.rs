@@ -12,6 +12,7 @@ impl fmt::Display for Event {
             Self::ListenClosed { address } => write!(f, "no longer listening on {address}"),
             Self::Connected { peer, relay: Some(relay), .. } => write!(f, "connected {peer} through {relay}"),
             Self::Connected { peer, .. } => write!(f, "connected {peer}"),
+            Self::PathChanged { peer, address, .. } => write!(f, "{peer} is at {address} now"),
             Self::Dialed { peer, .. } => write!(f, "dialed {peer}"),
             Self::Disconnected { peer, reason, .. } => write!(f, "disconnected {peer}: {reason}"),
             Self::DialFailed { error, .. } => write!(f, "dial failed: {error}"),

@@ -33,7 +33,9 @@ use super::{
 };
 use crate::{
     behaviour::{Action, Behaviour, Context, Input, PeerEvent, Reply, StreamEvent},
-    errors::{AttemptError, CloseReason, DialError, OpenError, RelayStatus, StreamFault},
+    errors::{
+        AttemptError, CloseReason, DialError, InvalidConfig, OpenError, RelayStatus, StreamFault, require,
+    },
     ids::{ConnectionId, StreamId, Token},
     info::Info,
     names::{ProtocolName, ProtocolSpec, UpgradeRole},
@@ -62,6 +64,26 @@ impl Default for Config {
             auto: AutoRelay::default(),
             score: ScorePolicy::default(),
         }
+    }
+}
+
+impl Config {
+    /// Finds the first thing that makes no sense.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let (auto, score) = (&self.auto, &self.score);
+        let is_share = |share: f64| (0.0..=1.0).contains(&share);
+        let least = Duration::from_secs(1);
+        require(self.timeout >= least, "relay_client.timeout", "must be at least a second")?;
+        let enough = auto.when == When::Never || auto.max >= auto.desired;
+        require(enough, "relay_client.auto.max", "must not be below relay_client.auto.desired")?;
+        require(
+            auto.bootstrap.len() <= known::MAX_CANDIDATES,
+            "relay_client.auto.bootstrap",
+            "must not be more than 256 relays",
+        )?;
+        require(is_share(score.ema_alpha), "relay_client.score.ema_alpha", "must be from 0 to 1")?;
+        let rate = score.min_success_rate;
+        require(is_share(rate), "relay_client.score.min_success_rate", "must be from 0 to 1")
     }
 }
 

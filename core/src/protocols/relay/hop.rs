@@ -131,18 +131,27 @@ enum Timer {
     Circuit(CircuitId),
 }
 
+fn in_bounds(config: Config) -> Config {
+    let least = Duration::from_secs(1);
+    let (reservation_ttl, timeout) = (config.reservation_ttl.max(least), config.timeout.max(least));
+    Config { reservation_ttl, timeout, ..config }
+}
+
+fn protocols(config: &Config) -> [ProtocolSpec; 2] {
+    let inbound = match config.limits.max_circuits_per_source {
+        0 => MANY_STREAMS,
+        circuits => circuits.saturating_add(SPARE_STREAMS),
+    };
+    [spec(HOP, inbound), spec(STOP, 0)]
+}
+
 impl Hop {
     /// The relay of one node.
-    pub fn new(mut config: Config) -> Self {
-        config.reservation_ttl = config.reservation_ttl.max(Duration::from_secs(1));
-        config.timeout = config.timeout.max(Duration::from_secs(1));
-        let inbound = match config.limits.max_circuits_per_source {
-            0 => MANY_STREAMS,
-            circuits => circuits.saturating_add(SPARE_STREAMS),
-        };
+    pub fn new(config: Config) -> Self {
+        let config = in_bounds(config);
         Self {
+            protocols: protocols(&config),
             config,
-            protocols: [spec(HOP, inbound), spec(STOP, 0)],
             reservations: BTreeMap::new(),
             streams: ByConnection::default(),
             opening: ByConnection::default(),
@@ -152,6 +161,12 @@ impl Hop {
             next_circuit: 0,
             timers: Timers::default(),
         }
+    }
+
+    /// What it allows from now on. What it has granted lasts as it was granted.
+    pub(crate) fn configure(&mut self, config: Config) {
+        self.config = in_bounds(config);
+        self.protocols = protocols(&self.config);
     }
 
     /// Reservations held now.

@@ -27,6 +27,7 @@ use self::{
 use super::{MAX_NAMESPACE, MAX_TTL, wire};
 use crate::{
     behaviour::{Behaviour, Context, Input, PeerEvent, Reply},
+    errors::{InvalidConfig, require},
     ids::{StreamId, Token},
     names::{ProtocolName, ProtocolSpec},
     protocols::by_connection::ByConnection,
@@ -73,6 +74,17 @@ impl Default for Config {
             interval: Duration::from_secs(60),
             resync: Duration::from_secs(15 * 60),
         }
+    }
+}
+
+impl Config {
+    /// Finds the first thing that makes no sense.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        const SECOND: Duration = Duration::from_secs(1);
+        const AT_LEAST: &str = "must be at least a second";
+        require(self.timeout >= SECOND, "rendezvous_client.timeout", AT_LEAST)?;
+        require(self.interval >= SECOND, "rendezvous_client.interval", AT_LEAST)?;
+        require(self.page >= 1, "rendezvous_client.page", "must be at least 1")
     }
 }
 

@@ -146,16 +146,24 @@ struct Client {
     host: Option<Place>,
 }
 
+fn in_bounds(mut config: Config) -> Config {
+    config.timeout = config.timeout.max(Duration::from_secs(1));
+    config.limits.min_ttl = config.limits.min_ttl.max(Duration::from_secs(1));
+    config
+}
+
+fn protocols(config: &Config) -> [ProtocolSpec; 1] {
+    let max = config.limits.max_record.saturating_mul(2).saturating_add(REQUEST_SPARE);
+    [ProtocolSpec { framing: Framing::Varint { max }, ..spec(STREAMS_PER_PEER) }]
+}
+
 impl Server {
     /// The rendezvous point of one node.
-    pub fn new(mut config: Config) -> Self {
-        config.timeout = config.timeout.max(Duration::from_secs(1));
-        config.limits.min_ttl = config.limits.min_ttl.max(Duration::from_secs(1));
-        let max = config.limits.max_record.saturating_mul(2).saturating_add(REQUEST_SPARE);
-        let framing = Framing::Varint { max };
+    pub fn new(config: Config) -> Self {
+        let config = in_bounds(config);
         Self {
+            protocols: protocols(&config),
             config,
-            protocols: [ProtocolSpec { framing, ..spec(STREAMS_PER_PEER) }],
             phase: Phase::New,
             load_failures: 0,
             exchanges: ByConnection::default(),
@@ -165,6 +173,12 @@ impl Server {
             timers: Timers::default(),
             unsent: 0,
         }
+    }
+
+    /// What it allows from now on. Registrations last as they were granted.
+    pub(crate) fn configure(&mut self, config: Config) {
+        self.config = in_bounds(config);
+        self.protocols = protocols(&self.config);
     }
 
     /// Registrations now.

@@ -33,6 +33,12 @@ impl Splices {
         Self { pace: Pace::new(rate, now), ..Self::default() }
     }
 
+    /// The rate from now on. Those that wait in line are let go by it too, if there is none.
+    pub(crate) fn set_rate(&mut self, rate: u64, now: Instant) {
+        let rate = if rate == 0 && !self.line.is_empty() { u64::MAX } else { rate };
+        self.pace = Pace::new(rate, now);
+    }
+
     pub(crate) fn insert(&mut self, splice: Splice) -> SpliceId {
         let idle = Some(splice.limit.idle).filter(|idle| !idle.is_zero());
         let idle_at = idle.map(|idle| splice.moved_at + idle);

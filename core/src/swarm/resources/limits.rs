@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::super::config::{InvalidConfig, require};
+use super::super::{
+    config::{InvalidConfig, require},
+    pruner::PrunerConfig,
+};
 use crate::{network::Network, rate::Rate};
 
 /// How much there may be of everything. Numbers are maxima; `usize::MAX` is no limit, and 0 allows nothing.
@@ -134,7 +137,18 @@ impl Limits {
         }
     }
 
-    pub(in super::super) fn validate(&self) -> Result<(), InvalidConfig> {
+    /// Finds the first thing that makes no sense, also beside who is pruned.
+    pub(crate) fn validate_with(&self, pruner: &PrunerConfig) -> Result<(), InvalidConfig> {
+        self.validate()?;
+        let never = pruner.high_water == usize::MAX;
+        require(
+            never || self.system.connections >= pruner.high_water,
+            "limits.system.connections",
+            "must not be below pruner.high_water, or pruning never begins",
+        )
+    }
+
+    fn validate(&self) -> Result<(), InvalidConfig> {
         const AT_LEAST_ONE: &str = "must be at least 1";
         require(self.system.connections >= 1, "limits.system.connections", AT_LEAST_ONE)?;
         require(self.peer.connections >= 1, "limits.peer.connections", AT_LEAST_ONE)?;

@@ -31,6 +31,17 @@ impl Places {
         Self { own, ..Self::default() }
     }
 
+    /// Other limits hold from now on, for connections from these addresses as well.
+    pub(super) fn follow(&mut self, limits: &Limits, held: impl Iterator<Item = IpAddr>) {
+        self.own = Self::new(limits).own;
+        self.counts.clear();
+        for ip in held {
+            for network in self.networks(ip) {
+                *self.counts.entry(network).or_default() += 1;
+            }
+        }
+    }
+
     /// Whether one more may come from `ip`. An address that is not `validated` gets half.
     pub(super) fn admits(
         &self,

@@ -8,11 +8,16 @@ use peerless_proto::address;
 
 use super::{
     super::direct_connection,
-    Client, Timer,
+    Client, ReserveError, Timer,
     grant::{MAX_BACK_OFF, back_off},
     known::MAX_CANDIDATES,
 };
-use crate::{behaviour::Context, swarm::addresses, time::Instant};
+use crate::{
+    behaviour::Context,
+    errors::{AttemptError, DialError},
+    swarm::addresses,
+    time::Instant,
+};
 
 /// How long until the peerstore is looked at again while relays are missing.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -86,6 +91,31 @@ impl Client {
     pub fn set_reachability(&mut self, cx: &mut Context<'_>, reachability: Reachability) {
         self.auto.reachability = reachability;
         self.auto_review(cx);
+    }
+
+    /// What was last said about that.
+    pub fn reachability(&self) -> Reachability {
+        self.auto.reachability
+    }
+
+    /// Names a relay that may be chosen, at an address that ends in its `/p2p`, as [`AutoRelay::bootstrap`] does; it is chosen
+    /// like others, and not forgotten. Further addresses of it are taken as well, up to eight.
+    pub fn add_candidate(&mut self, cx: &mut Context<'_>, address: &Multiaddr) -> Result<(), ReserveError> {
+        let (_, peer) = address::split_peer(address);
+        let relay = peer.ok_or(ReserveError::NoPeer)?;
+        let wrong = if address::is_circuit(address) {
+            Some(AttemptError::Unsupported("a relay behind a relay".into()))
+        } else {
+            (relay == cx.view().local_peer()).then_some(AttemptError::Own)
+        };
+        if let Some(wrong) = wrong {
+            return Err(ReserveError::Unreachable(DialError::one(address.clone(), wrong)));
+        }
+        self.known.configure(cx.view(), relay, address, cx.now());
+        if self.auto_is_short() {
+            self.auto_review(cx);
+        }
+        Ok(())
     }
 
     /// Gives up all reservations, and looks for no more relays.

@@ -6,6 +6,7 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
 use super::super::limits::{Asn, RelayLimits};
+use crate::errors::{InvalidConfig, require};
 
 /// How to be a relay.
 #[derive(Clone, Debug)]
@@ -25,6 +26,16 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         RelayLimits::default().into()
+    }
+}
+
+impl Config {
+    /// Finds the first thing that makes no sense.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        const SECOND: Duration = Duration::from_secs(1);
+        const AT_LEAST: &str = "must be at least a second";
+        require(self.reservation_ttl >= SECOND, "hop.reservation_ttl", AT_LEAST)?;
+        require(self.timeout >= SECOND, "hop.timeout", AT_LEAST)
     }
 }
 

@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 use libp2p_identity::PeerId;
 
 use super::super::{DEFAULT_TTL, MAX_PAGE, MAX_TTL, MIN_TTL, Status};
-use crate::rate::Rate;
+use crate::{
+    errors::{InvalidConfig, require},
+    rate::Rate,
+};
 
 /// How to be a rendezvous point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,28 @@ impl Default for Config {
             accept_unsigned: true,
             timeout: Duration::from_secs(30),
         }
+    }
+}
+
+impl Config {
+    /// Finds the first thing that makes no sense.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        const SECOND: Duration = Duration::from_secs(1);
+        const AT_LEAST: &str = "must be at least a second";
+        let Limits { min_ttl, max_ttl, max_record, .. } = self.limits;
+        require(self.timeout >= SECOND, "rendezvous_server.timeout", AT_LEAST)?;
+        require(min_ttl >= SECOND, "rendezvous_server.limits.min_ttl", AT_LEAST)?;
+        require(
+            max_ttl >= min_ttl,
+            "rendezvous_server.limits.max_ttl",
+            "must not be below rendezvous_server.limits.min_ttl",
+        )?;
+        require(
+            (min_ttl..=max_ttl).contains(&self.default_ttl),
+            "rendezvous_server.default_ttl",
+            "must be from rendezvous_server.limits.min_ttl to max_ttl",
+        )?;
+        require(max_record >= 1, "rendezvous_server.limits.max_record", "must be at least 1")
     }
 }
 
