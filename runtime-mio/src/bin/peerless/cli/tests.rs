@@ -99,6 +99,18 @@ fn rates_are_a_burst_and_a_time() {
 }
 
 #[test]
+fn what_is_too_much_to_count_is_called_that() {
+    for text in ["18446744073709551616", "18446744073709551615KiB", "99999999999999999999 MB"] {
+        assert!(size(text).unwrap_err().contains("too much"), "{text}");
+        assert!(
+            time(&text.replace("KiB", "h").replace("MB", "d")).unwrap_err().contains("too long"),
+            "{text}"
+        );
+    }
+    assert_eq!(size("18446744073709551615"), Ok(u64::MAX));
+}
+
+#[test]
 fn sizes_and_times_have_units() {
     assert_eq!([size("0"), size("131072"), size("128KiB")], [Ok(0), Ok(131_072), Ok(131_072)]);
     assert_eq!([size("3MiB"), size("2GiB")], [Ok(3 << 20), Ok(2 << 30)]);

@@ -45,8 +45,12 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         ("TB", 1_000_000_000_000),
         ("B", 1),
     ];
-    scaled(text, &units, 1).ok_or_else(|| {
-        "a size is a whole number of bytes, or one followed by KiB, MiB, GiB, TiB, KB, MB, GB or TB".into()
+    scaled(text, &units, 1).map_err(|wrong| match wrong {
+        Wrong::Form => {
+            "a size is a whole number of bytes, or one followed by KiB, MiB, GiB, TiB, KB, MB, GB or TB"
+                .into()
+        }
+        Wrong::Amount => format!("that is too much: a size has {} bytes at most", u64::MAX),
     })
 }
 
@@ -73,18 +77,30 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
         ("d", 24 * 3_600_000),
         ("w", 7 * 24 * 3_600_000),
     ];
-    scaled(text, &units, 1000)
-        .map(Duration::from_millis)
-        .ok_or_else(|| "a time is a whole number followed by ms, s, m, h, d or w".into())
+    scaled(text, &units, 1000).map(Duration::from_millis).map_err(|wrong| match wrong {
+        Wrong::Form => "a time is a whole number followed by ms, s, m, h, d or w".into(),
+        Wrong::Amount => format!("that is too long: a time has {} ms at most", u64::MAX),
+    })
+}
+
+/// What is wrong with a number and its unit.
+enum Wrong {
+    Form,
+    /// It cannot be counted.
+    Amount,
 }
 
 /// A number and its unit, in capitals or not; without one it is a number of `bare`.
-fn scaled(text: &str, units: &[(&str, u64)], bare: u64) -> Option<u64> {
+fn scaled(text: &str, units: &[(&str, u64)], bare: u64) -> Result<u64, Wrong> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale = match unit.trim_start() {
         "" => bare,
-        unit => units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1,
+        unit => units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or(Wrong::Form)?.1,
     };
-    number.parse::<u64>().ok()?.checked_mul(scale)
+    if number.is_empty() {
+        return Err(Wrong::Form);
+    }
+    // Digits alone, so only their number can be wrong.
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)).ok_or(Wrong::Amount)
 }
