@@ -11,10 +11,9 @@
 //! use std::{net::SocketAddr, time::Duration};
 //!
 //! use peerless_core::{
-//!     event::Event,
 //!     identity::Identity,
 //!     ids::SocketId,
-//!     node::{Bound, Config, Datagram, Node, Start},
+//!     node::{Bound, Config, Datagram, Event, Node, Start},
 //!     rng::Rng,
 //!     time::{Instant, UnixTime},
 //! };

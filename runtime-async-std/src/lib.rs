@@ -7,7 +7,7 @@
 //! ```
 //! use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 //! use peerless_async_std::{Config, spawn};
-//! use peerless_core::{Multiaddr, behaviour::ProtocolName, identity::Identity, node, rng::Rng};
+//! use peerless_core::{Multiaddr, identity::Identity, names::ProtocolName, node, rng::Rng};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! const ECHO: ProtocolName = ProtocolName::from_static("/echo/1.0.0");

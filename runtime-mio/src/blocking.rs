@@ -7,7 +7,7 @@
 //! ```
 //! use std::{io, io::prelude::*, thread, time::Duration};
 //!
-//! use peerless_core::{behaviour::ProtocolName, identity::Identity, node, rng::Rng};
+//! use peerless_core::{identity::Identity, names::ProtocolName, node, rng::Rng};
 //! use peerless_mio::{RuntimeConfig, blocking};
 //!
 //! # fn main() -> io::Result<()> {

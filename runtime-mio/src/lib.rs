@@ -14,7 +14,7 @@
 //! ```
 //! use std::{thread, time::Duration};
 //!
-//! use peerless_core::{Multiaddr, event::Event, identity::Identity, node, rng::Rng};
+//! use peerless_core::{Multiaddr, identity::Identity, node::{self, Event}, rng::Rng};
 //! use peerless_mio::{Runtime, RuntimeConfig};
 //!
 //! # fn main() -> std::io::Result<()> {

@@ -125,7 +125,7 @@ impl Swarm {
         &self.pruner
     }
 
-    /// How often the gate said no: at which point, for which [`gate::Denial`].
+    /// How often the gate said no: at which point, for which [`Denial`](crate::errors::Denial).
     pub fn denials(&self) -> impl Iterator<Item = (Point, &'static str, u64)> + '_ {
         self.denials.iter().map(|((point, why), count)| (*point, *why, *count))
     }
