@@ -450,6 +450,10 @@ fn a_refused_renewal_leaves_the_reservation_as_it_is_to_its_end() {
             solo.reset(stop, StreamFault::Remote(0));
         }
         assert_eq!(solo.now().as_nanos(), HOUR * 1_000_000_000, "held to the end");
+        // By the relay's clock as well?
+        let stream = solo.open();
+        assert_eq!(relay_addresses(&solo), [through(PLACE)], "until it answers");
+        answer(&mut solo, stream, &refused(204));
         assert!((5..30).contains(&refusals), "asked {refusals} times in the last twelve minutes");
         let mut told = events(&mut solo);
         let last = told.pop();
@@ -465,6 +469,32 @@ fn a_refused_renewal_leaves_the_reservation_as_it_is_to_its_end() {
         assert!(matches!(last, client::Event::RefreshFailed { .. } | client::Event::Refreshing { .. }));
         assert_eq!(relay_addresses(&solo), [""; 0]);
     }
+}
+
+#[test]
+fn a_reservation_that_is_over_by_our_clock_alone_is_held_until_it_is_by_the_relay_s() {
+    let (mut solo, _) = reserved();
+    let end = HOUR + 7 * 60;
+    while solo.now().as_nanos() < end * 1_000_000_000 {
+        solo.next_deadline();
+        while !solo.opening().is_empty() {
+            // A renewal is refused, and who asks for a circuit to itself shows that it is still held.
+            let stream = solo.open();
+            answer(&mut solo, stream, &refused(202));
+        }
+        assert_eq!(relay_addresses(&solo), [through(PLACE)], "at {}", solo.now());
+    }
+    // The relay has ended it, and is found out with the next check.
+    while solo.counters.get("relay.client.lost") == 0 {
+        solo.next_deadline();
+        while !solo.opening().is_empty() {
+            let stream = solo.open();
+            answer(&mut solo, stream, &refused(204));
+        }
+    }
+    assert!(solo.now().as_nanos() < (end + 400) * 1_000_000_000, "{}", solo.now());
+    assert_eq!(lost(&mut solo), ReserveError::Expired);
+    assert_eq!(relay_addresses(&solo), [""; 0]);
 }
 
 #[test]

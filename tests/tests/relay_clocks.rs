@@ -143,3 +143,17 @@ fn a_clock_that_is_set_while_a_reservation_is_held_does_not_lose_it() {
         }
     }
 }
+
+#[test]
+fn clocks_that_seem_to_agree_on_a_short_time_by_chance_cost_no_reservation_for_long() {
+    // By the client's clock 30 s are left of ten minutes, as if the relay granted that: it renews so often that it is refused.
+    for (term, fast) in [(600, 570), (3600, 3540), (600, 540)] {
+        let (mut w, r, b) = skewed(6503, secs(term), fast);
+        let (wrong, silent) = watch(&mut w, r, b, secs(2 * 3600));
+        let lost = reservations(&w, b).iter().filter(|e| matches!(e, client::Event::Lost { .. })).count();
+        assert!(lost <= 1 && silent <= secs(200), "{term} s at a clock {fast} s fast: {lost} {silent:?}");
+        assert!(wrong <= secs(term), "{wrong:?}");
+        w.shutdown();
+        w.assert_empty();
+    }
+}

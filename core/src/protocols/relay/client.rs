@@ -431,7 +431,7 @@ impl Client {
     fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
             Timer::Relay(relay) => self.reserve_step(cx, relay),
-            Timer::Expiry(relay) => self.setback(cx, relay, ReserveError::Expired),
+            Timer::Expiry(relay) => self.reserve_over(cx, relay),
             Timer::Circuit(circuit) => self.circuit_failed(cx, circuit, AttemptError::TimedOut),
             Timer::Auto => self.on_auto_timer(cx),
             Timer::Stream(stream) => {

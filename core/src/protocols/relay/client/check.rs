@@ -10,7 +10,7 @@ use peerless_proto::pb::{
 
 use super::{
     super::{direct_connection, wire},
-    Client, Event, Purpose, Request, Timer,
+    Client, Event, Purpose, Request, ReserveError, Timer,
     reserve::State,
     term::Seen,
 };
@@ -20,6 +20,9 @@ use crate::{
     ids::{ConnectionId, StreamId},
     time::Instant,
 };
+
+/// A reservation that is over by our clock, but not by the relay's, is held to last for so long at first.
+const BEYOND: Duration = Duration::from_secs(5);
 
 impl Client {
     pub(super) fn check(&mut self, cx: &mut Context<'_>, relay: PeerId, connection: ConnectionId) {
@@ -72,6 +75,13 @@ impl Client {
         let Some(wanted) = self.relays.get_mut(&relay) else { return };
         let State::Checking(held, _) = &mut wanted.state else { return };
         let after = now.saturating_duration_since(held.granted);
+        if held.is_last_check {
+            use RelayStatus::{ConnectionFailed, Ok, PermissionDenied};
+            return match status {
+                Some(Ok | ConnectionFailed | PermissionDenied) => self.outlived(cx, relay),
+                _ => self.check_over(cx, relay),
+            };
+        }
         if let Some(status) = status {
             wanted.seen.checked(after, status != RelayStatus::NoReservation);
             // Relays that do not look for circuits to the asker ask us, and we refuse.
@@ -114,8 +124,57 @@ impl Client {
         let connection = direct_connection(cx.view(), &relay);
         let Some(wanted) = self.relays.get(&relay) else { return };
         let State::Checking(held, request) = &wanted.state else { return };
+        if held.is_last_check {
+            return self.setback(cx, relay, ReserveError::Expired);
+        }
         let (connection, request) = (connection.unwrap_or(held.connection()), *request);
         self.drop_request(cx, request);
         self.request(cx, relay, connection);
+    }
+
+    /// A reservation is over by our clock. A relay that refused to renew it may hold it all the same, if its clock does not
+    /// agree with ours; then it is asked.
+    pub(super) fn reserve_over(&mut self, cx: &mut Context<'_>, relay: PeerId) {
+        let until = cx.now() + self.config.timeout;
+        let connection = direct_connection(cx.view(), &relay);
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        let asks = matches!(wanted.state, State::Active(_) | State::Refreshing(..));
+        let refused = wanted.state.held().is_some_and(|held| held.refused);
+        let Some(connection) = connection.filter(|_| asks && refused) else {
+            return self.setback(cx, relay, ReserveError::Expired);
+        };
+        let request = match wanted.state {
+            State::Refreshing(_, request) => Some(request),
+            _ => None,
+        };
+        if let Some(mut held) = wanted.state.take_held() {
+            (held.is_last_check, held.until) = (true, until);
+            wanted.state = State::Active(held);
+        }
+        if let Some(request) = request {
+            self.drop_request(cx, request);
+        }
+        self.timers.set(until, Timer::Expiry(relay));
+        self.check(cx, relay, connection);
+    }
+
+    /// What is over by our clock was found to be there.
+    pub(super) fn outlived(&mut self, cx: &mut Context<'_>, relay: PeerId) {
+        let now = cx.now();
+        let Some(wanted) = self.relays.get_mut(&relay) else { return };
+        let Some(mut held) = wanted.state.take_held() else { return };
+        // Whole seconds and the way account for less.
+        if !held.beyond.is_zero() {
+            wanted.seen.outlived(now.saturating_duration_since(held.granted));
+        }
+        self.timers.clear(held.until, Timer::Expiry(relay));
+        held.is_last_check = false;
+        held.beyond = (held.beyond * 2).max(BEYOND);
+        held.until = now + held.beyond;
+        let renew = now + held.beyond / 2;
+        self.timers.set(held.until, Timer::Expiry(relay));
+        wanted.state = State::Active(held);
+        self.set_step(relay, Some(renew));
+        cx.count("relay.client.outlived");
     }
 }

@@ -86,6 +86,12 @@ pub(super) struct Held {
     check: bool,
     /// What each circuit is granted.
     limit: CircuitLimit,
+    /// Whether the relay has refused to renew it.
+    pub(super) refused: bool,
+    /// By our clock its end is past, and the relay is asked whether by its own as well.
+    pub(super) is_last_check: bool,
+    /// For how long after that end it is still held to be there.
+    pub(super) beyond: Duration,
     /// Circuit addresses, as added to our own.
     addresses: Vec<Multiaddr>,
 }
@@ -356,6 +362,9 @@ impl Client {
             stated: left,
             check,
             limit,
+            refused: false,
+            is_last_check: false,
+            beyond: Duration::ZERO,
             addresses: addresses.clone(),
         });
         let before = old.map(|old| old.addresses).unwrap_or_default();
@@ -441,6 +450,8 @@ impl Client {
     ) {
         cx.count("relay.client.refresh_failed");
         let left = held.until.saturating_duration_since(cx.now());
+        let refused = held.refused || matches!(reason, ReserveError::Refused(_));
+        let held = Held { refused, ..held };
         if let Some(wanted) = self.relays.get_mut(&relay) {
             wanted.state = State::Active(held);
         }
@@ -537,14 +548,14 @@ impl Held {
 }
 
 impl State {
-    fn held(&self) -> Option<&Held> {
+    pub(super) fn held(&self) -> Option<&Held> {
         match self {
             Self::Active(held) | Self::Refreshing(held, _) | Self::Checking(held, _) => Some(held),
             Self::Connecting(_) | Self::Requesting(_) | Self::BackingOff => None,
         }
     }
 
-    fn take_held(&mut self) -> Option<Held> {
+    pub(super) fn take_held(&mut self) -> Option<Held> {
         match mem::replace(self, Self::BackingOff) {
             Self::Active(held) | Self::Refreshing(held, _) | Self::Checking(held, _) => Some(held),
             Self::Connecting(_) | Self::Requesting(_) | Self::BackingOff => None,

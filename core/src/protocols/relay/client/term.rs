@@ -40,6 +40,8 @@ pub(super) struct Seen {
     held: Duration,
     /// The shortest after which one was seen to be gone.
     gone: Option<Duration>,
+    /// That the clocks seemed to agree was chance: a reservation was there after its end by ours.
+    by_chance: bool,
 }
 
 /// What to do about a grant.
@@ -64,7 +66,7 @@ impl Seen {
             (self.held, self.gone) = (agreed / 5 * 4, Some(agreed));
             return None;
         }
-        if self.agreed.is_none() && is_round(left) {
+        if self.agreed.is_none() && !self.by_chance && is_round(left) {
             self.agreed = Some(left);
         }
         let left = left.min(MAX_TERM);
@@ -96,6 +98,12 @@ impl Seen {
         let end = stated.saturating_add(2 * MORE);
         let next = if after < end && !stated.is_zero() { (after * 2).min(end) } else { after * 2 };
         Some(next).filter(|next| *next < LONGEST / 2)
+    }
+
+    /// A reservation was found to be there so long after it was granted, and well after its end by our clock.
+    pub(super) fn outlived(&mut self, after: Duration) {
+        (self.agreed, self.by_chance) = (None, true);
+        self.checked(after, true);
     }
 
     /// A reservation was found to be there, or to be gone, so long after it was granted.
