@@ -24,6 +24,7 @@ use crate::{
     streams::Queues,
     swarm::{
         addresses::{AddressSource, Addresses},
+        dial::DialOptions,
         peerstore::{Peerstore, Source},
         table::Connections,
     },
@@ -44,6 +45,13 @@ pub trait Behaviour: Any + Send {
     /// When it wants [`Input::Timeout`] next. Must not lie in the past after a `handle`.
     fn deadline(&self) -> Option<Deadline> {
         None
+    }
+
+    /// Whether it dials this address, which ends in the `/p2p` of whoever is to be reached if that is known: it is told
+    /// with [`Input::Dial`]. Of several behaviours that say so the first does. The answer must not change.
+    fn dials(&self, address: &Multiaddr) -> bool {
+        let _ = address;
+        false
     }
 
     /// One of its frames in a few words, for transcripts; `None` prints the length alone.
@@ -74,8 +82,9 @@ pub enum Input {
     Addresses,
     /// The machine has an address that it did not have: what failed may succeed now.
     Network,
-    /// Dial this circuit address; answer with [`Action::Upgrade`] or [`Action::DialFailed`] under the same token. Should
-    /// the upgrade fail, another one may be asked for under that token, or the dial must be told to have failed.
+    /// Dial this address, which [`Behaviour::dials`] said yes to; answer with [`Action::Upgrade`] for this dial, or with
+    /// [`Action::DialFailed`]. Should the upgrade fail, another one may be asked for, or the dial must be told to have
+    /// failed. Until then what the behaviour dials itself does not wait in the queue, as it is a step of this dial.
     Dial(Token, Multiaddr),
 }
 
@@ -215,10 +224,13 @@ pub enum Action {
         /// What it may use.
         limit: SpliceLimit,
     },
-    /// Make a stream carry a connection to `peer`; answered by [`Reply::Upgraded`].
+    /// Make a stream carry a connection to `peer`, which is a relayed one; answered by [`Reply::Upgraded`].
     Upgrade {
         /// Comes back in the reply.
         token: Token,
+        /// The dial that this is for, which ends with the connection; `None` if the connection is made unasked. If that dial
+        /// has ended by now, the stream is reset and the upgrade fails with [`UpgradeError::NoStream`].
+        dial: Option<Token>,
         /// The stream, whose connection's peer is the relay.
         stream: StreamId,
         /// Who must be at the other end.
@@ -227,6 +239,8 @@ pub enum Action {
         role: UpgradeRole,
         /// What the relay grants the circuit.
         limit: CircuitLimit,
+        /// The address of the new connection, without the peer's `/p2p`; `None` is the circuit address of the relay.
+        address: Option<Multiaddr>,
     },
     /// Connect to a peer; answered by [`Reply::Dial`].
     Dial {
@@ -234,10 +248,12 @@ pub enum Action {
         token: Token,
         /// Who must be there; `None` takes whoever the addresses name.
         peer: Option<PeerId>,
-        /// Where.
+        /// Where; empty for wherever the peer is known to be.
         addresses: Vec<Multiaddr>,
+        /// How this dial differs from others.
+        options: DialOptions,
     },
-    /// The answer to [`Input::Dial`] when it failed.
+    /// The answer to [`Input::Dial`] when it failed. Tokens of dials that were given to others change nothing.
     DialFailed {
         /// The token of the input.
         token: Token,
@@ -456,8 +472,18 @@ impl<'a> Context<'a> {
 
     /// Connects to a peer; see [`Action::Dial`].
     pub fn dial(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>) -> Token {
+        self.dial_with(peer, addresses, DialOptions::default())
+    }
+
+    /// Connects to a peer with options; see [`Action::Dial`].
+    pub fn dial_with(
+        &mut self,
+        peer: Option<PeerId>,
+        addresses: Vec<Multiaddr>,
+        options: DialOptions,
+    ) -> Token {
         let token = self.token();
-        self.push(Action::Dial { token, peer, addresses });
+        self.push(Action::Dial { token, peer, addresses, options });
         token
     }
 

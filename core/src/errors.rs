@@ -173,9 +173,12 @@ pub enum AttemptError {
     /// No host, or none but ours, is there.
     #[error("{0}")]
     Hostless(Hostless),
-    /// The embedder gave no socket of that address family.
+    /// The embedder gave no socket of that address family, or the one to dial from is not of that family.
     #[error("no socket of that address family")]
     NoSocket,
+    /// It leads through somebody else, and the dial is to be direct.
+    #[error("it leads through another peer, and only direct addresses are to be dialled")]
+    NotDirect,
     /// The name has no address.
     #[error("the name does not resolve: {0}")]
     Unresolved(String),
@@ -236,6 +239,7 @@ impl AttemptError {
                 | Self::Own
                 | Self::Hostless(_)
                 | Self::NoSocket
+                | Self::NotDirect
                 | Self::NoRelay
                 | Self::BackedOff { .. }
                 | Self::BlackHole

@@ -438,7 +438,7 @@ impl<B: Behaviour> Solo<B> {
     pub fn upgrades(&mut self) -> Vec<Upgrade> {
         let mut upgrades = Vec::new();
         self.pending.retain(|action| {
-            let Action::Upgrade { token, stream, peer, role, limit } = action else { return true };
+            let Action::Upgrade { token, stream, peer, role, limit, .. } = action else { return true };
             upgrades.push(Upgrade {
                 token: *token,
                 stream: *stream,

@@ -1,6 +1,6 @@
 //! What behaviours ask for, done.
 
-use super::{Node, pump::Work, storage::Asker};
+use super::{Node, circuits::Carried, pump::Work, storage::Asker};
 use crate::{
     behaviour::{Action, Input, Reply},
     errors::{CloseReason, OpenError, SpliceEnd, StreamFault},
@@ -8,7 +8,6 @@ use crate::{
     names::SpliceReport,
     storage::StorageAsk,
     streams::{Mode, Owner, splice::Splice},
-    swarm::dial::DialOptions,
     trace::Glyph,
 };
 
@@ -54,15 +53,16 @@ impl Node {
                     self.reply(index, token, Reply::Spliced(SpliceReport { a_to_b: 0, b_to_a: 0, end }));
                 }
             }
-            Action::Upgrade { token, stream, peer, role, limit } => {
+            Action::Upgrade { token, dial, stream, peer, role, limit, address } => {
                 let stream = self.owns(index, stream).then_some(stream);
-                self.start_circuit(index, token, stream, peer, role, limit);
+                let carried = Carried { requester: (index, token), dial, peer, role, limit, address };
+                self.start_circuit(stream, carried);
             }
-            Action::Dial { token, peer, addresses } => {
+            Action::Dial { token, peer, addresses, options } => {
                 let requester = Requester::Behaviour(index, token);
-                self.start_dial(requester, peer, &addresses, &DialOptions::default());
+                self.start_dial(requester, peer, &addresses, &options);
             }
-            Action::DialFailed { token, error } => self.circuit_attempt_failed(token, error),
+            Action::DialFailed { token, error } => self.carried_attempt_failed(index, token, error),
             Action::Close { connection, code } => self.close_connection(connection, code),
             Action::AddAddress { address, source } => self.advertise(address, source),
             Action::RemoveAddress { address, source } => self.withdraw(address, source),

@@ -79,7 +79,7 @@ impl Node {
             timeout: Some(self.auto_connect.config().dial_timeout),
             // The cooldown is longer, and of its own.
             respect_backoff: Some(false),
-            force_new: false,
+            ..DialOptions::default()
         };
         for peer in peers {
             self.start_dial(Requester::AutoConnect(peer), Some(peer), &[], &options);

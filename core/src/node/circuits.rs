@@ -33,14 +33,29 @@ const DURATION_SLACK: Duration = Duration::from_secs(1);
 /// How long the carrier of a circuit that is over may take to end in both directions.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a behaviour asks for; see [`crate::behaviour::Action::Upgrade`].
+#[derive(Debug)]
+pub(crate) struct Carried {
+    /// Who asked for the upgrade, and by which token.
+    pub(crate) requester: (usize, Token),
+    /// The dial that it serves.
+    pub(crate) dial: Option<Token>,
+    pub(crate) peer: PeerId,
+    pub(crate) role: UpgradeRole,
+    pub(crate) limit: CircuitLimit,
+    pub(crate) address: Option<Multiaddr>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Circuit {
     pub(crate) mux: SecuredConnection,
     /// It has something to do in this turn.
     pub(crate) scheduled: bool,
     carrier: StreamId,
-    /// Who asked for the upgrade, and by which token.
     requester: (usize, Token),
+    dial: Option<Token>,
+    /// What is dialled, if that is no circuit address.
+    address: Option<Multiaddr>,
     role: UpgradeRole,
     relay: PeerId,
     via: ConnectionId,
@@ -115,21 +130,15 @@ impl Circuits {
 
 impl Node {
     /// Makes a stream carry a connection; see [`crate::behaviour::Action::Upgrade`].
-    pub(super) fn start_circuit(
-        &mut self,
-        index: usize,
-        token: Token,
-        carrier: Option<StreamId>,
-        peer: PeerId,
-        role: UpgradeRole,
-        limit: CircuitLimit,
-    ) {
+    pub(super) fn start_circuit(&mut self, carrier: Option<StreamId>, carried: Carried) {
+        let Carried { requester, dial, peer, role, limit, address } = carried;
+        let (index, token) = requester;
         let stream = carrier.and_then(|id| self.streams.get_mut(id).map(|stream| (id, stream)));
         let Some((carrier, stream)) = stream.filter(|(_, s)| matches!(s.mode, Mode::Framed(_))) else {
             self.upgrade_failed(index, token, UpgradeError::NoStream);
             return;
         };
-        if role == UpgradeRole::Initiator && !self.dialing.has_token(token) {
+        if dial.is_some_and(|dial| !self.dialing.has_token(index, dial)) {
             // Another address of the same dial was faster.
             self.drop_stream(carrier);
             self.upgrade_failed(index, token, UpgradeError::NoStream);
@@ -163,7 +172,9 @@ impl Node {
             mux,
             scheduled: false,
             carrier,
-            requester: (index, token),
+            requester,
+            dial,
+            address,
             role,
             relay,
             via,
@@ -326,8 +337,8 @@ impl Node {
         let Some(circuit) = self.transport.circuits.get_mut(id) else { return };
         let (index, token) = circuit.requester;
         let (relay, via, limit, role) = (circuit.relay, circuit.via, circuit.limit, circuit.role);
-        let share = circuit.opening.take();
-        let remote = self.circuit_address(via, relay);
+        let (share, dial, address) = (circuit.opening.take(), circuit.dial, circuit.address.take());
+        let remote = address.unwrap_or_else(|| self.circuit_address(via, relay));
         let established = self.now;
         let Some(share) = share else { return };
         let admitted = self.admit_connection(share, |id| ConnectionInfo {
@@ -349,7 +360,7 @@ impl Node {
             circuit.connection = Some(connection);
         }
         self.reply(index, token, Reply::Upgraded(Ok(connection)));
-        let dial = self.dialing.take_token(token);
+        let dial = dial.and_then(|dial| self.dialing.take_token(index, dial));
         self.established(connection, share, Via::Circuit(id), dial);
     }
 

@@ -4,6 +4,7 @@
 //! A job waits in the queue, runs, and ends: with a connection, with its last address, or with its last request.
 
 mod attempt;
+mod carried;
 mod route;
 mod target;
 mod unplanned;
@@ -23,7 +24,7 @@ use super::{Node, leaving::too_late, transport::QuicUse};
 use crate::{
     behaviour::Reply,
     errors::{AttemptError, DialError},
-    ids::{Arena, ConnectionId, DialId, JobId, QueryId, Token},
+    ids::{Arena, ConnectionId, DialId, JobId, QueryId, SocketId, Token},
     node::Event,
     protocols::relay::client::through_any_relay,
     rng::Rng,
@@ -74,6 +75,10 @@ struct Job {
     failed: Vec<(Multiaddr, AttemptError)>,
     /// When the next address is tried.
     stagger: Option<Instant>,
+    /// Nothing that leads through somebody else will do.
+    is_direct: bool,
+    /// The socket from which to dial, if that is said.
+    socket: Option<SocketId>,
     /// How many addresses came from published lists, and how many texts were looked at for that.
     listed: usize,
     texts: usize,
@@ -93,6 +98,8 @@ enum State {
 /// By what kinds of addresses a peer may be reached. A request for one kind is not served by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ways {
+    /// Whatever a name may turn out to stand for.
+    DirectOnly,
     Direct,
     Circuits,
     Any,
@@ -111,7 +118,8 @@ pub(super) struct Dialing {
     requests: Arena<DialId, Request>,
     jobs: Arena<JobId, Job>,
     by_key: BTreeMap<(PeerId, Ways), JobId>,
-    by_token: BTreeMap<Token, JobId>,
+    /// Dials that were given to a behaviour, with its index.
+    by_token: BTreeMap<Token, (JobId, usize)>,
     by_query: BTreeMap<QueryId, JobId>,
     queue: DialQueue<JobId>,
     timers: Timers<Due>,
@@ -164,16 +172,6 @@ impl Dialing {
     pub(super) fn next_timer(&self) -> Option<Instant> {
         self.timers.next()
     }
-
-    /// Whether a dial waits for the circuit with this token.
-    pub(super) fn has_token(&self, token: Token) -> bool {
-        self.by_token.contains_key(&token)
-    }
-
-    /// The dial that waited for the circuit with this token.
-    pub(super) fn take_token(&mut self, token: Token) -> Option<JobId> {
-        self.by_token.remove(&token)
-    }
 }
 
 impl Node {
@@ -201,19 +199,22 @@ impl Node {
             return self.answer(id, Err(too_late(peer, addresses)));
         }
         let mut job = self.plan(peer, addresses, options);
-        let existing = (!options.force_new).then(|| self.existing(&job, addresses)).flatten();
+        let existing = (!options.wants_own()).then(|| self.existing(&job, addresses)).flatten();
         if let Some(connection) = existing {
             return self.answer(id, Ok(connection));
         }
+        let is_step = matches!(requester, Requester::Behaviour(index, _) if self.dialing.serves(index));
         if let Some(into) = job.key.and_then(|key| self.dialing.by_key.get(&key).copied()) {
             self.assign(id, into);
-            return self.join(into, id, job, options.priority);
+            self.join(into, id, job, options.priority);
+            if is_step {
+                self.exempt(into);
+            }
+            return;
         }
         if job.waiting.is_empty() {
             return self.answer(id, Err(DialError { attempts: job.failed }));
         }
-        let is_step =
-            matches!(requester, Requester::Behaviour(index, _) if Some(index) == self.circuit_dialer);
         job.requests.push(id);
         job.state = if is_step { State::Exempt } else { State::Queued };
         let key = job.key;
@@ -264,52 +265,54 @@ impl Node {
             running: Vec::new(),
             failed: Vec::new(),
             stagger: None,
+            is_direct: options.wants_direct(),
+            socket: options.socket,
             listed: 0,
             texts: 0,
         };
         let mut candidates: Vec<Candidate> = match peer {
             Some(peer) if !is_named => self.look_up(peer),
-            _ => named(addresses),
+            _ => self.named(addresses),
         };
         if respect && let Some(peer) = peer {
             self.leave_out(peer, &mut candidates, &mut job.failed);
         }
-        job.waiting = self.in_order(candidates, peer, &mut job.failed);
+        job.waiting = self.in_order(candidates, peer, job.is_direct, &mut job.failed);
         let first = job.waiting.front().and_then(|(target, _)| target.peer());
         let has_one_peer = job.waiting.iter().all(|(target, _)| target.peer() == first);
         job.peer = peer.or(first.filter(|_| has_one_peer));
-        let circuits = job.waiting.iter().filter(|(target, _)| target.is_circuit()).count();
+        let circuits = job.waiting.iter().filter(|(target, _)| target.is_carried()).count();
         let ways = match circuits {
+            _ if job.is_direct => Ways::DirectOnly,
             _ if !is_named => Ways::Any,
             0 => Ways::Direct,
             n if n == job.waiting.len() => Ways::Circuits,
             _ => Ways::Any,
         };
-        job.key = job.peer.filter(|_| !options.force_new).map(|peer| (peer, ways));
+        job.key = job.peer.filter(|_| !options.wants_own()).map(|peer| (peer, ways));
         job
     }
 
     /// Where `peer` is reached, as far as is known: its own addresses, and any relay.
     fn look_up(&self, peer: PeerId) -> Vec<Candidate> {
         let known = self.peerstore.addresses(self.now, &peer);
-        let has_dialer = self.circuit_dialer.is_some();
+        let any_relay = through_any_relay(peer);
+        let has_dialer = self.dialer_of(&any_relay).is_some();
         let mut candidates: Vec<_> = known
             .into_iter()
             // The relay client knows these circuits, and which of their relays is best.
             .filter(|known| !has_dialer || !address::is_circuit(&known.address))
-            .map(|known| Candidate {
-                address: known.address.clone(),
-                worth: match known.source {
+            .map(|known| {
+                let worth = match known.source {
                     _ if known.reached.is_some() => Worth::Reached,
                     Source::Certified | Source::Embedder => Worth::Vouched,
                     _ => Worth::Heard,
-                },
-                is_named: false,
+                };
+                self.candidate(known.address.clone(), worth, false)
             })
             .collect();
         if has_dialer {
-            let address = through_any_relay(peer);
-            candidates.push(Candidate { address, worth: Worth::Heard, is_named: false });
+            candidates.push(self.candidate(any_relay, Worth::Heard, false));
         }
         candidates
     }
@@ -335,7 +338,7 @@ impl Node {
             false
         });
         let is_v6 = |c: &Candidate| matches!(c.address.iter().next(), Some(Protocol::Ip6(_)));
-        let is_public = |c: &Candidate| rank::reach(&c.address) == Reach::Public;
+        let is_public = |c: &Candidate| c.reach() == Reach::Public;
         // A network over which we are connected is no black hole.
         let (udp_works, ipv6_works) =
             (self.connections.cross_internet(false), self.connections.cross_internet(true));
@@ -357,12 +360,12 @@ impl Node {
         &mut self,
         candidates: Vec<Candidate>,
         peer: Option<PeerId>,
+        is_direct: bool,
         failed: &mut Vec<(Multiaddr, AttemptError)>,
     ) -> VecDeque<(Target, Duration)> {
-        let own = self.local_peer();
         let parsed = |c: Candidate| {
-            let target = Target::parse(&c.address, peer, own);
-            match target.and_then(|target| self.judge_target(&target)) {
+            let target = self.parse_target(&c.address, peer);
+            match target.and_then(|target| self.judge_target(&target, is_direct)) {
                 Ok(()) => Some(c),
                 Err(error) => {
                     self.counters.add(target::counter_of(&error), 1);
@@ -374,8 +377,7 @@ impl Node {
         let candidates: Vec<_> = candidates.into_iter().filter_map(parsed).collect();
         let place = self.place(&candidates);
         let ranked = rank::rank(candidates, place, &self.dialing.config);
-        let target =
-            |(c, gap): (Candidate, Duration)| Some((Target::parse(&c.address, peer, own).ok()?, gap));
+        let target = |(c, gap): (Candidate, Duration)| Some((self.parse_target(&c.address, peer).ok()?, gap));
         ranked.into_iter().filter_map(target).take(self.dialing.config.addresses).collect()
     }
 
@@ -396,8 +398,8 @@ impl Node {
     fn existing(&self, job: &Job, addresses: &[Multiaddr]) -> Option<ConnectionId> {
         let best = self.connections.best(&job.peer?)?;
         let relayed = self.connections.get(best)?.relayed.is_some();
-        let only_circuits = job.waiting.iter().all(|(target, _)| target.is_circuit());
-        (!relayed || only_circuits || addresses.is_empty()).then_some(best)
+        let only_circuits = job.waiting.iter().all(|(target, _)| target.is_carried());
+        (!relayed || !job.is_direct && (only_circuits || addresses.is_empty())).then_some(best)
     }
 
     /// A request for what another dial is about already: its addresses are tried too.
@@ -429,8 +431,11 @@ impl Node {
 
     /// A connection is there: all dials that it serves are done, whoever dialled it.
     pub(super) fn serve_dials(&mut self, peer: PeerId, connection: ConnectionId, relayed: bool) {
-        let served: &[Ways] =
-            if relayed { &[Ways::Circuits] } else { &[Ways::Direct, Ways::Circuits, Ways::Any] };
+        let served: &[Ways] = if relayed {
+            &[Ways::Circuits]
+        } else {
+            &[Ways::DirectOnly, Ways::Direct, Ways::Circuits, Ways::Any]
+        };
         for ways in served {
             if let Some(job) = self.dialing.by_key.get(&(peer, *ways)).copied() {
                 self.dial_succeeded(job, connection);
@@ -518,7 +523,7 @@ impl Node {
                         self.dialing.record(address, false);
                     }
                 }
-                Attempt::Circuit(token) => {
+                Attempt::Carried(token) => {
                     self.dialing.by_token.remove(token);
                 }
                 Attempt::Resolving { query, .. }
@@ -583,15 +588,4 @@ impl Node {
             }
         }
     }
-}
-
-/// The addresses of a call, each once.
-fn named(addresses: &[Multiaddr]) -> Vec<Candidate> {
-    let mut candidates: Vec<Candidate> = Vec::new();
-    for address in addresses {
-        if !candidates.iter().any(|candidate| candidate.address == *address) {
-            candidates.push(Candidate { address: address.clone(), worth: Worth::Vouched, is_named: true });
-        }
-    }
-    candidates
 }

@@ -112,7 +112,7 @@ fn dial_error(error: &DialError) -> ErrorKind {
         | AttemptError::Own
         | AttemptError::Hostless(_) => ErrorKind::InvalidInput,
         AttemptError::Refused(refusal) => refused(refusal),
-        AttemptError::NoSocket => ErrorKind::AddrNotAvailable,
+        AttemptError::NotDirect | AttemptError::NoSocket => ErrorKind::AddrNotAvailable,
         AttemptError::BackedOff { .. } | AttemptError::BlackHole => ErrorKind::HostUnreachable,
         AttemptError::QueueFull => ErrorKind::QuotaExceeded,
         AttemptError::Unresolved(_) => ErrorKind::NotFound,

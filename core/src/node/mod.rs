@@ -117,8 +117,6 @@ pub struct Node {
     /// Who answers which protocol, and how it is framed. Ordered, as is what we advertise.
     routes: BTreeMap<ProtocolName, Route>,
     protocols: Vec<ProtocolName>,
-    /// The behaviour that dials circuit addresses.
-    circuit_dialer: Option<usize>,
     connections: Connections,
     swarm: Swarm,
     addresses: Addresses,
@@ -187,10 +185,6 @@ impl Node {
         let behaviours = slots(built_in(&config), config.behaviours, &rng);
         let routes = routes(&behaviours, &config.app_protocols)?;
         let protocols = answered(&routes);
-        let circuit_dialer = behaviours
-            .iter()
-            .position(|s| (&*s.behaviour as &dyn std::any::Any).is::<relay::client::Client>())
-            .filter(|_| config.relay_roles.contains(relay::Roles::CLIENT));
         let tls_clock = tls::WallClock::new(start.unix);
         let keypair = config.identity.keypair().clone();
         let tls = TlsIdentity::new(&keypair, tls_clock.clone())
@@ -216,7 +210,6 @@ impl Node {
             behaviours,
             routes,
             protocols,
-            circuit_dialer,
             connections: Connections::new(keys()),
             dialing: Dialing::new(config.swarm.dial.clone(), rng.fork("dial")),
             resolves_text: config.resolves_text,
@@ -500,6 +493,7 @@ fn built_in(config: &Config) -> Vec<Box<dyn Behaviour>> {
     if !config.relay_roles.contains(relay::Roles::STOP) {
         relay_client.max_inbound_circuits = 0;
     }
+    relay_client.dials &= config.relay_roles.contains(relay::Roles::CLIENT);
     let mut behaviours: Vec<Box<dyn Behaviour>> = vec![
         Box::new(ping::Ping::new(config.ping.clone())),
         Box::new(identify::Identify::new(config.identify.clone())),

@@ -155,6 +155,7 @@ impl Machines {
             address: known.address.clone(),
             worth: Worth::Heard,
             is_named: false,
+            is_carried: false,
         });
         assert_eq!(rank::rank(candidates.collect(), Place::default(), &self.dial).len(), 1);
         let key = self.count[ALL];

@@ -9,12 +9,12 @@ use peerless_proto::address::{self, parse_multiaddr};
 use super::{Dialing, Due, State, Target};
 use crate::{
     behaviour::Input,
-    errors::{AttemptError, CloseReason, DialError},
+    errors::{AttemptError, CloseReason},
     ids::{JobId, QueryId, QuicId, Token},
     names::Family,
     node::{Event, Node, pump::Work},
     swarm::{
-        dial::rank::{self, Candidate, Reach, Worth},
+        dial::rank::{self, Reach, Worth},
         gate,
     },
 };
@@ -34,7 +34,8 @@ const MAX_LOOKUPS: usize = 32;
 #[derive(Debug)]
 pub(super) enum Attempt {
     Quic(QuicId),
-    Circuit(Token),
+    /// A behaviour's business.
+    Carried(Token),
     Resolving {
         query: QueryId,
         family: Family,
@@ -158,15 +159,13 @@ impl Node {
             Target::Direct { address, remote, peer, from } => {
                 self.attempt_direct(id, address, remote, peer, from)
             }
-            Target::Circuit { address } => {
-                let Some(dialer) = self.circuit_dialer else {
-                    return Err((address, AttemptError::Unsupported("no relay client".into())));
-                };
+            Target::Carried { address, dialer, .. } => {
                 let token = Token(self.next_token);
                 self.next_token += 1;
-                self.dialing.by_token.insert(token, id);
+                self.dialing.by_token.insert(token, (id, dialer));
+                self.exempt_all_of(dialer);
                 self.work.push_back(Work::Input(dialer, Input::Dial(token, address.clone())));
-                Ok((address, Attempt::Circuit(token)))
+                Ok((address, Attempt::Carried(token)))
             }
             Target::Name { address, name, family, port, peer } => {
                 let query = self.dialing.next_query(id);
@@ -237,23 +236,25 @@ impl Node {
 
     /// Whether a published address is one that this node can send a packet to, or ask a resolver or a relay about.
     fn may_lead(&self, address: &Multiaddr, peer: Option<PeerId>) -> bool {
-        match Target::parse(address, peer, self.local_peer()) {
+        match self.parse_target(address, peer) {
             Ok(Target::Direct { remote, peer, .. }) => {
                 let candidate = gate::Candidate::AddressDial { ip: remote.ip(), peer };
                 self.transport.quic.reaches(&remote) && self.swarm.gate.judge(&candidate).is_ok()
             }
             Ok(Target::List { .. }) => self.resolves_text,
-            Ok(Target::Circuit { .. }) => self.circuit_dialer.is_some(),
-            Ok(Target::Name { .. }) => true,
+            Ok(Target::Name { .. } | Target::Carried { .. }) => true,
             Err(_) => false,
         }
     }
 
     /// What a name led to is tried next.
     fn go_on_with(&mut self, id: JobId, places: Vec<Multiaddr>, peer: Option<PeerId>, depth: usize) {
-        let candidate = |address| Candidate { address, worth: Worth::Vouched, is_named: true };
+        let candidate = |address| self.candidate(address, Worth::Vouched, true);
+        let Some(job) = self.dialing.jobs.get(id) else { return };
+        let is_direct = job.is_direct;
         let mut failed = Vec::new();
-        let targets = self.in_order(places.into_iter().map(candidate).collect(), peer, &mut failed);
+        let candidates = places.into_iter().map(candidate).collect();
+        let targets = self.in_order(candidates, peer, is_direct, &mut failed);
         let Some(job) = self.dialing.jobs.get_mut(id) else { return };
         job.failed.append(&mut failed);
         for (mut target, gap) in targets.into_iter().rev() {
@@ -320,20 +321,11 @@ impl Node {
         self.after_failure(id);
     }
 
-    /// The relay client could not make a connection through a circuit.
-    pub(in crate::node) fn circuit_attempt_failed(&mut self, token: Token, error: DialError) {
-        let Some(id) = self.dialing.take_token(token) else { return };
-        let Some(job) = self.dialing.jobs.get_mut(id) else { return };
-        job.running.retain(|(_, attempt)| !matches!(attempt, Attempt::Circuit(t) if *t == token));
-        job.failed.extend(error.attempts);
-        self.after_failure(id);
-    }
-
     /// The next address is tried at once, but for a circuit while there is hope to do without.
-    fn after_failure(&mut self, id: JobId) {
+    pub(super) fn after_failure(&mut self, id: JobId) {
         let Some(job) = self.dialing.jobs.get(id) else { return };
-        let has_hope = job.running.iter().any(|(_, attempt)| !matches!(attempt, Attempt::Circuit(_)));
-        if has_hope && job.waiting.front().is_some_and(|(target, _)| target.is_circuit()) {
+        let has_hope = job.running.iter().any(|(_, attempt)| !matches!(attempt, Attempt::Carried(_)));
+        if has_hope && job.waiting.front().is_some_and(|(target, _)| target.is_carried()) {
             return self.arm(id);
         }
         self.next_attempt(id);

@@ -51,7 +51,13 @@ impl Node {
         peer: Option<PeerId>,
         from: Option<SocketId>,
     ) -> Result<(Multiaddr, Attempt), (Multiaddr, AttemptError)> {
+        let said = self.dialing.jobs.get(id).and_then(|job| job.socket);
+        let fits = |socket| self.sockets_for(remote, None).contains(&socket);
+        if said.is_some_and(|socket| !fits(socket)) {
+            return Err((address, AttemptError::NoSocket));
+        }
         let from = match from {
+            _ if said.is_some() => said,
             Some(socket) => {
                 self.counters.add("dial.other_socket", 1);
                 Some(socket)
@@ -101,7 +107,7 @@ impl Node {
         let job = self.dialing.jobs.get_mut(id)?;
         for socket in sockets {
             let target = Target::Direct { address: address.clone(), remote, peer, from: Some(socket) };
-            let at = job.waiting.iter().position(|(target, _)| target.is_circuit());
+            let at = job.waiting.iter().position(|(target, _)| target.is_carried());
             job.waiting.insert(at.unwrap_or(job.waiting.len()), (target, OTHER_SOCKET));
         }
         best

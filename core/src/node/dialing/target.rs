@@ -26,13 +26,7 @@ pub(super) enum Target {
         from: Option<SocketId>,
     },
     /// A host name.
-    Name {
-        address: Multiaddr,
-        name: String,
-        family: Family,
-        port: u16,
-        peer: Option<PeerId>,
-    },
+    Name { address: Multiaddr, name: String, family: Family, port: u16, peer: Option<PeerId> },
     /// A name under which addresses are published.
     List {
         address: Multiaddr,
@@ -41,17 +35,22 @@ pub(super) enum Target {
         /// How many such lists led here.
         depth: usize,
     },
-    Circuit {
+    /// What a behaviour dials.
+    Carried {
         address: Multiaddr,
+        peer: PeerId,
+        /// The behaviour's index.
+        dialer: usize,
     },
 }
 
 impl Target {
-    /// What to do with an address, in a dial to `expected` by `own`.
-    pub(super) fn parse(
+    /// What to do with an address, in a dial to `expected` by `own`, if `dialer_of` tells who else dials it.
+    fn parse(
         address: &Multiaddr,
         expected: Option<PeerId>,
         own: PeerId,
+        dialer_of: impl Fn(&Multiaddr) -> Option<usize>,
     ) -> Result<Self, AttemptError> {
         if let Some(why) = hostless(address) {
             return Err(AttemptError::Hostless(why));
@@ -64,15 +63,12 @@ impl Target {
             (expected, named) if expected.or(named) == Some(own) => Err(AttemptError::Own),
             (expected, named) => Ok(expected.or(named)),
         };
-        if let Some(named) = any_relay(address) {
-            check(Some(named))?;
-            return Ok(Self::Circuit { address: address.clone() });
+        if let Some(dialer) = dialer_of(address) {
+            let (address, peer) = carried(address, check)?;
+            return Ok(Self::Carried { address, peer, dialer });
         }
         if address::is_circuit(address) {
-            let circuit = CircuitAddr::parse(address).map_err(|error| unsupported(&error))?;
-            let peer = check(circuit.target)?.ok_or(unsupported(&"the circuit address names no target"))?;
-            let address = circuit.relay_with_peer().with(Protocol::P2pCircuit).with(Protocol::P2p(peer));
-            return Ok(Self::Circuit { address });
+            return Err(AttemptError::Unsupported("no relay client".into()));
         }
         let (place, named) = address::split_peer(address);
         if let Some(name) = listed_name(&place) {
@@ -91,7 +87,7 @@ impl Target {
             Self::Direct { address, .. }
             | Self::Name { address, .. }
             | Self::List { address, .. }
-            | Self::Circuit { address } => address,
+            | Self::Carried { address, .. } => address,
         }
     }
 
@@ -99,7 +95,7 @@ impl Target {
     pub(super) fn peer(&self) -> Option<PeerId> {
         match self {
             Self::Direct { peer, .. } | Self::Name { peer, .. } | Self::List { peer, .. } => *peer,
-            Self::Circuit { address } => address::split_peer(address).1,
+            Self::Carried { peer, .. } => Some(*peer),
         }
     }
 
@@ -108,15 +104,47 @@ impl Target {
         matches!(self, Self::Name { .. } | Self::List { .. })
     }
 
-    pub(super) fn is_circuit(&self) -> bool {
-        matches!(self, Self::Circuit { .. })
+    /// Whether it is a behaviour's business, and leads through somebody else.
+    pub(super) fn is_carried(&self) -> bool {
+        matches!(self, Self::Carried { .. })
     }
 }
 
+/// The address that a behaviour is told to dial, which names the peer at its end, and that peer.
+fn carried(
+    address: &Multiaddr,
+    check: impl Fn(Option<PeerId>) -> Result<Option<PeerId>, AttemptError>,
+) -> Result<(Multiaddr, PeerId), AttemptError> {
+    let unsupported = |error: &dyn std::fmt::Display| AttemptError::Unsupported(error.to_string());
+    if let Some(named) = any_relay(address) {
+        check(Some(named))?;
+        return Ok((address.clone(), named));
+    }
+    let (place, named) = match address::is_circuit(address) {
+        true => {
+            let circuit = CircuitAddr::parse(address).map_err(|error| unsupported(&error))?;
+            (circuit.relay_with_peer().with(Protocol::P2pCircuit), circuit.target)
+        }
+        false => address::split_peer(address),
+    };
+    let peer = check(named)?.ok_or(unsupported(&"the address does not say which peer it leads to"))?;
+    Ok((place.with(Protocol::P2p(peer)), peer))
+}
+
 impl Node {
-    /// Whether whoever is meant may be dialled there.
-    pub(super) fn judge_target(&mut self, target: &Target) -> Result<(), AttemptError> {
+    /// What to do with an address, in a dial to `expected`.
+    pub(super) fn parse_target(
+        &self,
+        address: &Multiaddr,
+        expected: Option<PeerId>,
+    ) -> Result<Target, AttemptError> {
+        Target::parse(address, expected, self.local_peer(), |address| self.dialer_of(address))
+    }
+
+    /// Whether whoever is meant may be dialled there, in a dial that only goes to where packets are sent if `is_direct`.
+    pub(super) fn judge_target(&mut self, target: &Target, is_direct: bool) -> Result<(), AttemptError> {
         match target {
+            target if is_direct && target.is_carried() => Err(AttemptError::NotDirect),
             Target::Direct { remote, .. } if self.is_own(*remote) => {
                 Err(AttemptError::Hostless(Hostless::Ours))
             }
@@ -132,6 +160,7 @@ pub(super) fn counter_of(error: &AttemptError) -> &'static str {
         AttemptError::Hostless(_) => "dial.refused.hostless",
         AttemptError::OtherPeer { .. } => "dial.refused.other_peer",
         AttemptError::Refused(_) => "dial.refused.gate",
+        AttemptError::NotDirect => "dial.refused.not_direct",
         _ => "dial.refused.unsupported",
     }
 }

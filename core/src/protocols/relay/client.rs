@@ -48,6 +48,8 @@ use crate::{
 pub struct Config {
     /// How long a relay may take to answer, and a dial through it as a whole; at least a second.
     pub timeout: Duration,
+    /// Whether to dial circuit addresses.
+    pub dials: bool,
     /// Most circuits that one relay may have open to us.
     pub max_inbound_circuits: usize,
     /// Reservations kept without being asked for.
@@ -60,6 +62,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(30),
+            dials: true,
             max_inbound_circuits: 256,
             auto: AutoRelay::default(),
             score: ScorePolicy::default(),
@@ -369,7 +372,15 @@ impl Client {
                 cx.count("relay.stop.accepted");
                 cx.send(stream, wire::encode(&wire::stop_answer(RelayStatus::Ok)));
                 let token = cx.token();
-                cx.push(Action::Upgrade { token, stream, peer: source, role: UpgradeRole::Responder, limit });
+                cx.push(Action::Upgrade {
+                    token,
+                    dial: None,
+                    stream,
+                    peer: source,
+                    role: UpgradeRole::Responder,
+                    limit,
+                    address: None,
+                });
             }
             Err(status) => {
                 cx.count(stop::counter(status));
@@ -486,6 +497,10 @@ impl Behaviour for Client {
             Input::Network => self.network_is_back(cx),
             _ => {}
         }
+    }
+
+    fn dials(&self, address: &Multiaddr) -> bool {
+        self.config.dials && address::is_circuit(address)
     }
 
     fn deadline(&self) -> Option<Deadline> {

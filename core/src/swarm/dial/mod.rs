@@ -10,6 +10,7 @@ pub mod rank;
 use std::time::Duration;
 
 use super::{InvalidConfig, config::require};
+use crate::ids::SocketId;
 
 /// Whom a dial serves first if there is no room for all; see [`DialOptions::priority`].
 pub const DEFAULT_PRIORITY: u8 = 50;
@@ -88,10 +89,35 @@ pub struct DialOptions {
     pub respect_backoff: Option<bool>,
     /// Whether to make a connection though there is one.
     pub force_new: bool,
+    /// Whether to go only to addresses that packets are sent to, and through nobody.
+    pub direct_only: bool,
+    /// From which socket the packets are sent. The dial makes a connection of its own then, as with
+    /// [`DialOptions::force_new`], and what leads through somebody else is left out, as with
+    /// [`DialOptions::direct_only`].
+    pub socket: Option<SocketId>,
+}
+
+impl DialOptions {
+    /// Whether a connection that is there, or that another dial makes, will not do.
+    pub(crate) fn wants_own(&self) -> bool {
+        self.force_new || self.socket.is_some()
+    }
+
+    /// Whether circuits, and whatever else leads through somebody, will not do.
+    pub(crate) fn wants_direct(&self) -> bool {
+        self.direct_only || self.socket.is_some()
+    }
 }
 
 impl Default for DialOptions {
     fn default() -> Self {
-        Self { priority: DEFAULT_PRIORITY, timeout: None, respect_backoff: None, force_new: false }
+        Self {
+            priority: DEFAULT_PRIORITY,
+            timeout: None,
+            respect_backoff: None,
+            force_new: false,
+            direct_only: false,
+            socket: None,
+        }
     }
 }

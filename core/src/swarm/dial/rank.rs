@@ -71,6 +71,15 @@ pub struct Candidate {
     pub worth: Worth,
     /// Whether it was named in the call: never left out, and among equals in the order of the call.
     pub is_named: bool,
+    /// Whether a behaviour dials it, as the relay client does circuits: it leads through somebody else.
+    pub is_carried: bool,
+}
+
+impl Candidate {
+    /// Where it lies.
+    pub fn reach(&self) -> Reach {
+        if self.is_carried { Reach::Relay } else { reach(&self.address) }
+    }
 }
 
 /// What is known of our own place in the network.
@@ -86,10 +95,10 @@ pub struct Place {
 /// loopback address that nobody named and that never led to the peer is left out if there are others, unless the peer is on
 /// this machine.
 pub fn rank(candidates: Vec<Candidate>, place: Place, config: &DialConfig) -> Vec<(Candidate, Duration)> {
-    let only_loopback = candidates.iter().all(|c| reach(&c.address) == Reach::Loopback);
+    let only_loopback = candidates.iter().all(|c| c.reach() == Reach::Loopback);
     let mut groups: [Vec<Candidate>; 4] = Default::default();
     for candidate in candidates {
-        let reach = reach(&candidate.address);
+        let reach = candidate.reach();
         let is_ours = candidate.is_named || candidate.worth == Worth::Reached;
         let is_foreign = reach == Reach::Loopback && !is_ours;
         if is_foreign && !only_loopback && !place.is_same_machine {
@@ -103,7 +112,7 @@ pub fn rank(candidates: Vec<Candidate>, place: Place, config: &DialConfig) -> Ve
     }
     let mut ranked = Vec::new();
     for candidate in groups.into_iter().flat_map(in_turns) {
-        let gap = match reach(&candidate.address) {
+        let gap = match candidate.reach() {
             _ if ranked.is_empty() => Duration::ZERO,
             Reach::Loopback | Reach::Private => config.private_stagger,
             Reach::Public => config.stagger,
@@ -160,6 +169,7 @@ mod tests {
             address: address.parse().unwrap(),
             worth: Worth::Heard,
             is_named: false,
+            is_carried: false,
         };
         addresses.iter().map(candidate).collect()
     }

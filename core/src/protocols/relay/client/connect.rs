@@ -201,7 +201,7 @@ impl Client {
         self.timers.clear(circuit.until, Timer::Circuit(token));
         self.streams.remove(stream);
         let (peer, role) = (circuit.target, UpgradeRole::Initiator);
-        cx.push(Action::Upgrade { token, stream, peer, role, limit });
+        cx.push(Action::Upgrade { token, dial: Some(token), stream, peer, role, limit, address: None });
     }
 
     /// A circuit that the relay opened has become a connection, or will not be one.
