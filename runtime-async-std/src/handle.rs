@@ -47,6 +47,27 @@ pub enum Failed<E> {
     Node(E),
 }
 
+impl<E> Failed<E> {
+    fn map<F>(self, f: impl FnOnce(E) -> F) -> Failed<F> {
+        match self {
+            Self::Stopped => Failed::Stopped,
+            Self::Node(error) => Failed::Node(f(error)),
+        }
+    }
+}
+
+/// Why no stream to a peer could be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenToError {
+    /// The peer was not reached.
+    #[error(transparent)]
+    Dial(DialError),
+    /// Its connection grants no stream.
+    #[error(transparent)]
+    Open(OpenError),
+}
+
 /// What comes of a command.
 pub type Outcome<T, E> = Result<T, Failed<E>>;
 
@@ -98,6 +119,21 @@ impl Handle {
             Ok((id, peer))
         })?;
         Ok(Stream::new(self.clone(), StreamInfo { id, connection, peer, protocol: protocol.clone() }))
+    }
+
+    /// Opens a stream to a peer: over a connection that is there, or else one that is dialled, at `to` or where it is known to
+    /// be. A dial that is dropped is given up.
+    ///
+    /// # Errors
+    /// Those of [`Handle::dial`] and [`Handle::open`].
+    pub async fn open_to(
+        &self,
+        peer: PeerId,
+        to: &[Multiaddr],
+        protocol: &ProtocolName,
+    ) -> Outcome<Stream, OpenToError> {
+        let connection = self.dial(Some(peer), to).await.map_err(|failed| failed.map(OpenToError::Dial))?;
+        self.open(connection, protocol).await.map_err(|failed| failed.map(OpenToError::Open))
     }
 
     /// The next stream that a remote opened for one of our protocols; `None` when the node has ended. Each goes to one

@@ -74,7 +74,7 @@ mod watch;
 
 use clock::{Clock, unix_now};
 use driver::{Driver, Shared, State};
-pub use handle::{Failed, Handle, Outcome};
+pub use handle::{Failed, Handle, OpenToError, Outcome};
 use socket::Socket;
 pub use stream::{Stream, StreamInfo};
 

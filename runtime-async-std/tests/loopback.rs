@@ -6,7 +6,7 @@ use std::{future::Future, io::ErrorKind, pin::pin, task::Poll, time::Duration};
 
 use async_io::Timer;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
-use peerless_async_std::{Config, Failed, Handle, Stream, spawn};
+use peerless_async_std::{Config, Failed, Handle, OpenToError, Stream, spawn};
 use peerless_core::{
     Multiaddr,
     errors::OpenError,
@@ -474,5 +474,25 @@ fn peers_register_at_a_point_and_are_found_there() {
         server.shutdown().await;
         assert_eq!(client.discover(query()).await.unwrap().peers, [], "who is gone is not found");
         future::zip(client.shutdown(), point.shutdown()).await;
+    });
+}
+
+#[test]
+fn a_stream_to_a_peer_is_opened_over_a_connection_that_is_dialled_if_there_is_none() {
+    run(async {
+        let (server, client) = (start(1, loopback()), start(2, loopback()));
+        let (peer, at) = (server.peer(), [address(&server)]);
+        let nowhere = client.open_to(peer, &[], &RAW).await;
+        assert!(matches!(nowhere, Err(Failed::Node(OpenToError::Dial(_)))));
+        let mut first = client.open_to(peer, &at, &RAW).await.unwrap();
+        first.write_all(b"x").await.unwrap();
+        server.accept().await.unwrap();
+        let second = client.open_to(peer, &at, &RAW).await.unwrap();
+        assert_eq!(first.info().connection, second.info().connection);
+        let unknown = client.open_to(peer, &at, &ProtocolName::from_static("/never/1.0.0")).await;
+        assert!(matches!(unknown, Err(Failed::Node(OpenToError::Open(OpenError::UnknownProtocol(_))))));
+        drop((first, second));
+        client.shutdown().await;
+        server.shutdown().await;
     });
 }

@@ -195,6 +195,22 @@ impl Handle {
         Ok(Stream::new(self.clone(), opened??))
     }
 
+    /// Opens a stream to a peer: over a connection that is there, or else one that is dialled, at `to` or where it is known to
+    /// be. The timeout is that of the dial.
+    ///
+    /// # Errors
+    /// Those of [`Node::dial`](Self::dial) and [`Node::open`](Self::open).
+    pub fn open_to(
+        &self,
+        peer: PeerId,
+        to: &[Multiaddr],
+        protocol: &ProtocolName,
+        timeout: Option<Duration>,
+    ) -> io::Result<Stream> {
+        let connection = self.dial(Some(peer), to, timeout)?;
+        self.open(connection, protocol)
+    }
+
     /// Waits for the next stream that a remote opens for one of our protocols. Each goes to one caller. When 1024 of them
     /// wait, further ones are reset, and counted in [`Stats::streams_refused`].
     ///

@@ -418,3 +418,21 @@ fn a_peer_is_found_at_a_rendezvous_point() {
     assert!([ErrorKind::Unsupported, ErrorKind::ConnectionReset].contains(&error.kind()), "{error}");
     settle(&client, [0; 4]);
 }
+
+#[test]
+fn a_stream_to_a_peer_is_opened_over_a_connection_that_is_dialled_if_there_is_none() {
+    let (server, client) = (start(config(1)), start(config(2)));
+    let (peer, at) = (server.peer(), [address(&server)]);
+    assert!(client.open_to(peer, &[], &RAW, PATIENCE).is_err(), "nobody knows where it is");
+    let mut first = client.open_to(peer, &at, &RAW, PATIENCE).unwrap();
+    first.write_all(b"x").unwrap();
+    drop(server.accept(PATIENCE).unwrap());
+    let second = client.open_to(peer, &[], &RAW, PATIENCE).unwrap();
+    assert_eq!(first.info().connection, second.info().connection);
+    let never = ProtocolName::from_static("/never/1.0.0");
+    let error = client.open_to(peer, &at, &never, PATIENCE).unwrap_err();
+    assert!(error.get_ref().unwrap().is::<OpenError>());
+    drop((first, second));
+    client.shutdown();
+    server.shutdown();
+}
