@@ -5,6 +5,8 @@
 //! somebody must poll: it is called with an input and pushes actions into the context, so there is one global order.
 //! The built-in protocols use nothing else, so whatever they do an embedder's behaviour can do too.
 
+mod view;
+
 use std::{any::Any, collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -12,22 +14,17 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 pub use peerless_proto::frame::Framing;
 
+pub use self::view::View;
+
 use crate::{
     counters::Counters,
     errors::{CloseReason, DialError, OpenError, StreamFault, UpgradeError},
-    identity::Identity,
     ids::{ConnectionId, StreamId, Token},
     info::Info,
     names::{CircuitLimit, ProtocolName, ProtocolSpec, SpliceLimit, SpliceReport, UpgradeRole},
     rng::Rng,
     storage::{Rows, StoreError, Write},
-    streams::Queues,
-    swarm::{
-        addresses::{AddressSource, Addresses},
-        dial::DialOptions,
-        peerstore::{Peerstore, Source},
-        table::Connections,
-    },
+    swarm::{addresses::AddressSource, dial::DialOptions, peerstore::Source, tags::Decay},
     time::{Deadline, Instant, UnixTime},
 };
 
@@ -139,6 +136,11 @@ pub enum StreamEvent {
         /// The protocol agreed on.
         protocol: ProtocolName,
     },
+    /// The remote agreed to one of the several protocols that were proposed.
+    Agreed {
+        /// That one.
+        protocol: ProtocolName,
+    },
     /// One whole frame.
     Frame(Bytes),
     /// Everything sent so far has left the write queue.
@@ -183,6 +185,27 @@ pub enum Action {
         connection: ConnectionId,
         /// One of the behaviour's own protocols.
         protocol: ProtocolName,
+        /// What to propose if the remote does not speak that, most wanted first. If there is any, frames wait until one is
+        /// agreed on, and [`StreamEvent::Agreed`] tells which.
+        fallback: Vec<ProtocolName>,
+    },
+    /// Answer a protocol from now on, or with another limit: 0 is not to answer it. Others are told with
+    /// [`Input::Addresses`], and so identify tells the peers. A protocol that the behaviour had before keeps its framing, and
+    /// streams that are open stay so. What somebody else answers is left to them, and counted.
+    Answer {
+        /// The protocol, one of the behaviour's own or a new one.
+        spec: ProtocolSpec,
+    },
+    /// Take no frames from a stream for now. What the remote sends fills its flow control window and then waits there; nothing
+    /// is lost. Nor is anything told that comes behind, such as its end or a reset, before [`Action::Resume`].
+    Pause {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// Take frames again.
+    Resume {
+        /// The stream.
+        stream: StreamId,
     },
     /// Queue one frame. A stream whose write queue overflows is reset with [`StreamFault::WriteQueueFull`].
     Send {
@@ -309,6 +332,8 @@ pub enum Action {
         tag: &'static str,
         /// How much.
         value: i64,
+        /// How that changes with time.
+        decay: Decay,
     },
     /// Take that back.
     Untag {
@@ -316,6 +341,14 @@ pub enum Action {
         peer: PeerId,
         /// The reason.
         tag: &'static str,
+    },
+    /// Have nothing to do with a peer for so long: its connections are closed, and it is neither dialled nor let in. It
+    /// replaces what was said before of the same peer; zero takes it back. The embedder's own lists are not touched.
+    Deny {
+        /// The peer.
+        peer: PeerId,
+        /// For how long.
+        duration: Duration,
     },
     /// Spare a peer from pruning, for this reason, now and when it comes back.
     Protect {
@@ -434,8 +467,32 @@ impl<'a> Context<'a> {
     /// Asks for a stream; see [`Action::Open`].
     pub fn open(&mut self, connection: ConnectionId, protocol: ProtocolName) -> Token {
         let token = self.token();
-        self.push(Action::Open { token, connection, protocol });
+        self.push(Action::Open { token, connection, protocol, fallback: Vec::new() });
         token
+    }
+
+    /// Asks for a stream that speaks the first of these protocols that the remote speaks, which must be at least one; see
+    /// [`Action::Open`].
+    pub fn open_any(
+        &mut self,
+        connection: ConnectionId,
+        protocols: impl IntoIterator<Item = ProtocolName>,
+    ) -> Token {
+        let token = self.token();
+        let mut protocols = protocols.into_iter();
+        let protocol = protocols.next().unwrap_or(ProtocolName::from_static(""));
+        self.push(Action::Open { token, connection, protocol, fallback: protocols.collect() });
+        token
+    }
+
+    /// Takes no frames from a stream for now; see [`Action::Pause`].
+    pub fn pause(&mut self, stream: StreamId) {
+        self.push(Action::Pause { stream });
+    }
+
+    /// Takes frames again; see [`Action::Resume`].
+    pub fn resume(&mut self, stream: StreamId) {
+        self.push(Action::Resume { stream });
     }
 
     /// Queues a frame; see [`Action::Send`].
@@ -524,29 +581,5 @@ impl<'a> Context<'a> {
     /// Tells the embedder; see [`Action::Emit`].
     pub fn emit(&mut self, notice: impl Notice) {
         self.push(Action::Emit(Box::new(notice)));
-    }
-}
-
-/// The world as a behaviour may see it.
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    /// Who we are; signs envelopes.
-    pub identity: &'a Identity,
-    /// Established connections.
-    pub connections: &'a Connections,
-    /// Our own addresses.
-    pub addresses: &'a Addresses,
-    /// What is known of other peers.
-    pub peerstore: &'a Peerstore,
-    /// The stream protocols we answer, sorted.
-    pub protocols: &'a [ProtocolName],
-    /// Write queues.
-    pub queues: &'a dyn Queues,
-}
-
-impl View<'_> {
-    /// Our own PeerId.
-    pub fn local_peer(&self) -> PeerId {
-        self.identity.peer()
     }
 }

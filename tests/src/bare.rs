@@ -69,6 +69,10 @@ impl Queues for NoQueues {
     fn queued(&self, _: StreamId) -> usize {
         0
     }
+
+    fn limit(&self, _: StreamId) -> usize {
+        256 << 10
+    }
 }
 
 impl<B: Behaviour> Bare<B> {

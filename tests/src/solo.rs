@@ -100,6 +100,10 @@ impl Queues for FakeQueues {
     fn queued(&self, stream: StreamId) -> usize {
         self.0.get(&stream).copied().unwrap_or(0)
     }
+
+    fn limit(&self, _: StreamId) -> usize {
+        256 << 10
+    }
 }
 
 #[derive(Debug)]
@@ -674,7 +678,7 @@ impl<B: Behaviour> Solo<B> {
     fn take_open(&mut self) -> Option<(Token, ConnectionId, ProtocolName)> {
         let at = self.pending.iter().position(|action| matches!(action, Action::Open { .. }))?;
         match self.pending.remove(at)? {
-            Action::Open { token, connection, protocol } => Some((token, connection, protocol)),
+            Action::Open { token, connection, protocol, .. } => Some((token, connection, protocol)),
             _ => None,
         }
     }

@@ -1,9 +1,11 @@
 //! What behaviours ask for, done.
 
+use bytes::Bytes;
+
 use super::{Node, circuits::Carried, pump::Work, storage::Asker};
 use crate::{
     behaviour::{Action, Input, Reply},
-    errors::{CloseReason, OpenError, SpliceEnd, StreamFault},
+    errors::{CloseReason, SpliceEnd, StreamFault},
     ids::{ConnectionId, StreamId, Token},
     names::SpliceReport,
     storage::StorageAsk,
@@ -17,18 +19,15 @@ impl Node {
     /// Does what the behaviour with this index asks for. Ids that are stale, or not its own, change nothing.
     pub(super) fn apply(&mut self, index: usize, action: Action) {
         match action {
-            Action::Open { token, connection, protocol } => {
+            Action::Open { token, connection, protocol, fallback } => {
                 self.measure(connection);
-                let spec = self.behaviours[index].specs.iter().find(|spec| spec.name == protocol);
-                let opened = match spec.map(|spec| spec.framing) {
-                    Some(framing) => {
-                        self.open_stream(connection, &protocol, Owner::Behaviour(index), framing)
-                    }
-                    None => Err(OpenError::UnknownProtocol(protocol)),
-                };
+                let opened = self.open_for(index, connection, protocol, fallback);
                 self.reply(index, token, Reply::Stream(opened));
             }
-            Action::Send { stream, frame } => self.send_frame(index, stream, &frame),
+            Action::Answer { spec } => self.answer_protocol(index, spec),
+            Action::Send { stream, frame } => self.send_frame(index, stream, frame),
+            Action::Pause { stream } => self.pause_stream(index, stream, true),
+            Action::Resume { stream } => self.pause_stream(index, stream, false),
             Action::Finish { stream } => {
                 if self.owns(index, stream) {
                     self.finish_stream(stream);
@@ -72,7 +71,10 @@ impl Node {
             Action::Store { token, table, writes } => {
                 self.ask_store(Asker::Behaviour(index, token), table, StorageAsk::Store(writes));
             }
-            Action::Tag { peer, tag, value } => self.change_tags(|tags, now| tags.tag(now, peer, tag, value)),
+            Action::Tag { peer, tag, value, decay } => {
+                self.change_tags(|tags, now| tags.tag_decaying(now, peer, tag, value, decay));
+            }
+            Action::Deny { peer, duration } => self.deny_for(peer, duration),
             Action::Untag { peer, tag } => self.change_tags(|tags, _| _ = tags.untag(&peer, tag)),
             Action::Protect { peer, tag } => self.change_tags(|tags, now| tags.protect(now, peer, tag)),
             Action::Unprotect { peer, tag } => self.change_tags(|tags, _| _ = tags.unprotect(&peer, tag)),
@@ -91,13 +93,13 @@ impl Node {
         self.streams.get(stream).is_some_and(|s| s.owner == Owner::Behaviour(index))
     }
 
-    fn send_frame(&mut self, index: usize, id: StreamId, frame: &[u8]) {
+    fn send_frame(&mut self, index: usize, id: StreamId, frame: Bytes) {
         let Some(stream) = self.streams.get_mut(id).filter(|s| s.owner == Owner::Behaviour(index)) else {
             return;
         };
         let Some(protocol) = stream.protocol.clone().filter(|_| !stream.finishing) else { return };
         let is_unread = matches!(stream.mode, Mode::ProposingUnheard(_) | Mode::Draining);
-        if !is_unread && !matches!(stream.mode, Mode::Framed(_) | Mode::Proposing(..)) {
+        if !is_unread && !matches!(stream.mode, Mode::Framed(_) | Mode::Proposing(..) | Mode::Choosing(_)) {
             return;
         }
         // One frame always finds room, as its protocol says how long it may be.
@@ -115,16 +117,30 @@ impl Node {
         }
         let spec = self.behaviours[index].specs.iter().find(|spec| spec.name == protocol);
         let Some(framing) = spec.map(|spec| spec.framing) else { return };
-        stream.enqueue(peerless_proto::encode_frame(framing, frame));
         stream.drain_pending = true;
         let peer = stream.peer;
         if self.trace.is_enabled() {
             let unix = self.wall.at(self.now);
-            let text = self.behaviours[index].behaviour.describe(&protocol, frame, unix);
+            let text = self.behaviours[index].behaviour.describe(&protocol, &frame, unix);
             let text = text.unwrap_or_else(|| format!("{protocol} {} bytes", frame.len()));
             self.trace.line(self.now, Glyph::Frame, Some(peer), || text);
         }
+        match &mut stream.mode {
+            Mode::Choosing(choice) => {
+                stream.queued = queued;
+                choice.held.push(frame);
+            }
+            _ => stream.enqueue_frame(framing, frame),
+        }
         self.work.push_back(Work::Write(id));
+    }
+
+    /// A behaviour wants no frames of a stream for now, or wants them again.
+    fn pause_stream(&mut self, index: usize, id: StreamId, paused: bool) {
+        let stream = self.streams.get_mut(id).filter(|s| s.owner == Owner::Behaviour(index));
+        if stream.is_some_and(|stream| std::mem::replace(&mut stream.paused, paused) && !paused) {
+            self.work.push_back(Work::Read(id));
+        }
     }
 
     /// Ends our direction of a stream behind what is queued.

@@ -42,6 +42,16 @@ impl Node {
         result
     }
 
+    /// A behaviour wants nothing to do with a peer for so long; see [`crate::behaviour::Action::Deny`].
+    pub(super) fn deny_for(&mut self, peer: PeerId, duration: Duration) {
+        self.swarm.gate.deny_until(peer, self.now + duration);
+        self.swarm.gate.expire(self.now);
+        self.swarm.pruner.reconsider();
+        for connection in self.connections.of(&peer).to_vec() {
+            self.judge_again(connection);
+        }
+    }
+
     /// Closes a connection that may no longer be there: the lists, or its address, have changed.
     pub(super) fn judge_again(&mut self, connection: ConnectionId) {
         let Some(info) = self.connections.get(connection) else { return };

@@ -18,6 +18,7 @@ mod accepting;
 mod announce;
 mod apply;
 mod autoconnect;
+mod choosing;
 mod circuits;
 mod command;
 mod config;
@@ -223,7 +224,7 @@ impl Node {
             swarm: Swarm::new(config.swarm),
             addresses: Addresses::withholding(config.no_announce),
             sockets: BTreeMap::new(),
-            streams: Streams::new(keys()),
+            streams: Streams::new(keys(), config.streams.write_queue),
             splices,
             windows,
             transport: Transport::new(start.now, quic, keys),
@@ -442,6 +443,7 @@ impl Node {
     fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.transport.now = self.now;
+        self.swarm.gate.expire(self.now);
         self.tls_clock.set(self.wall.at(self.now));
     }
 }

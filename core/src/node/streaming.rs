@@ -41,6 +41,21 @@ impl Node {
         owner: Owner,
         framing: Framing,
     ) -> Result<StreamId, OpenError> {
+        let mut proposal = BytesMut::new();
+        let dialer = Dialer::new([protocol.as_str()], &mut proposal);
+        let mode = Mode::Proposing(Box::new(dialer), framing);
+        self.open_proposing(connection, protocol, owner, mode, proposal.freeze())
+    }
+
+    /// Opens a stream that begins with a proposal.
+    pub(super) fn open_proposing(
+        &mut self,
+        connection: ConnectionId,
+        protocol: &ProtocolName,
+        owner: Owner,
+        mode: Mode,
+        proposal: Bytes,
+    ) -> Result<StreamId, OpenError> {
         let peer = self.connections.get(connection).ok_or(OpenError::NoConnection)?.peer;
         let share = self.open_stream_share(connection, owner, protocol)?;
         let number = match self.transport.open(connection) {
@@ -50,14 +65,11 @@ impl Node {
                 return Err(error);
             }
         };
-        let mut proposal = BytesMut::new();
-        let dialer = Dialer::new([protocol.as_str()], &mut proposal);
         let deadline = self.now + self.stream_config.negotiation_timeout;
-        let mode = Mode::Proposing(Box::new(dialer), framing);
         let mut stream = Stream::new(connection, share, peer, number, owner, mode, deadline);
         stream.opened = self.now;
         stream.protocol = Some(protocol.clone());
-        stream.enqueue(proposal.freeze());
+        stream.enqueue(proposal);
         let id = self.streams.insert(stream);
         if let Some(link) = self.transport.links.get_mut(&connection) {
             link.streams.insert(number, id);
@@ -92,12 +104,15 @@ impl Node {
                     self.emit_stream(id, AppStreamEvent::Readable);
                 }
             }
+            Mode::Framed(_) if stream.paused => {}
             Mode::Framed(decoder) => match decoder.next_frame() {
                 Ok(Some(frame)) => self.deliver(id, StreamEvent::Frame(frame)),
                 Ok(None) => self.read_more(id),
                 Err(error) => self.fail_stream(id, StreamFault::Malformed(error.to_string())),
             },
-            Mode::Listening(_) | Mode::Proposing(..) | Mode::ProposingUnheard(_) => self.read_more(id),
+            Mode::Listening(_) | Mode::Proposing(..) | Mode::ProposingUnheard(_) | Mode::Choosing(_) => {
+                self.read_more(id);
+            }
             Mode::Draining | Mode::Refused { .. } => self.discard(id),
         }
     }
@@ -145,6 +160,9 @@ impl Node {
 
     fn take_chunk(&mut self, id: StreamId, chunk: Bytes) {
         let Some(stream) = self.streams.get_mut(id) else { return };
+        if matches!(stream.mode, Mode::Choosing(_)) {
+            return self.choose(id, chunk);
+        }
         let mut answer = BytesMut::new();
         let outcome = match &mut stream.mode {
             Mode::Framed(decoder) => {
@@ -180,7 +198,7 @@ impl Node {
         self.work.push_back(Work::Read(id));
     }
 
-    fn proposal_accepted(&mut self, id: StreamId, framing: Framing, rest: Vec<Bytes>) {
+    pub(super) fn proposal_accepted(&mut self, id: StreamId, framing: Framing, rest: Vec<Bytes>) {
         self.streams.set_deadline(id, None);
         let Some(stream) = self.streams.get_mut(id) else { return };
         let is_app = stream.owner == Owner::App;
@@ -235,6 +253,7 @@ impl Node {
         match stream.mode {
             Mode::Spliced(splice) => self.schedule_splice(splice),
             Mode::Carrying(circuit) => self.schedule_circuit(circuit),
+            Mode::Choosing(_) => {}
             _ => {
                 if std::mem::take(&mut stream.drain_pending) {
                     self.tell_owner(id, StreamEvent::Drained);
@@ -323,7 +342,9 @@ impl Node {
     pub(super) fn expire_streams(&mut self) {
         while let Some(id) = self.streams.pop_late(self.now) {
             match self.streams.get(id).map(|stream| &stream.mode) {
-                Some(Mode::Listening(_) | Mode::Proposing(..) | Mode::ProposingUnheard(_)) => {
+                Some(
+                    Mode::Listening(_) | Mode::Proposing(..) | Mode::ProposingUnheard(_) | Mode::Choosing(_),
+                ) => {
                     self.counters.add("streams.negotiation.timeout", 1);
                     self.fail_stream(id, StreamFault::NegotiationTimeout);
                 }

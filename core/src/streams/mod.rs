@@ -112,6 +112,9 @@ pub(crate) enum Mode {
     /// The same; what the remote says beyond its agreement is not wanted. Exits: agreed ([`Mode::Draining`]), refused,
     /// timed out.
     ProposingUnheard(Box<Dialer>),
+    /// Waiting for the remote to agree to one of several proposals; frames wait for that too. Exits: agreed, refused, timed
+    /// out.
+    Choosing(Box<Choice>),
     /// Cut into frames for a behaviour.
     Framed(Box<FrameDecoder>),
     /// Pulled by the embedder; the bytes here came together with the agreement and are read first.
@@ -145,6 +148,16 @@ impl Mode {
         rest.into_iter().for_each(|chunk| decoder.push(chunk));
         Self::Framed(Box::new(decoder))
     }
+}
+
+/// A stream that may speak one of several protocols.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) dialer: Dialer,
+    /// Most wanted first.
+    pub(crate) protocols: Vec<(ProtocolName, Framing)>,
+    /// Frames that go out when it is known which. They count as queued.
+    pub(crate) held: Vec<Bytes>,
 }
 
 /// One stream.
@@ -188,6 +201,8 @@ pub(crate) struct Stream {
     pub(crate) wants_to_write: bool,
     /// The owner is to be told when the queue is empty.
     pub(crate) drain_pending: bool,
+    /// The owner wants no frames for now.
+    pub(crate) paused: bool,
 }
 
 impl Stream {
@@ -225,6 +240,7 @@ impl Stream {
             told_readable: false,
             wants_to_write: false,
             drain_pending: false,
+            paused: false,
         }
     }
 
@@ -234,6 +250,11 @@ impl Stream {
             self.queued += bytes.len();
             self.queue.push_back(bytes);
         }
+    }
+
+    /// Adds a frame behind what is queued.
+    pub(crate) fn enqueue_frame(&mut self, framing: Framing, frame: Bytes) {
+        self.enqueue(peerless_proto::encode_frame(framing, &frame));
     }
 
     /// The remote wants no more of what we send. What it sends can still be read.
@@ -259,11 +280,11 @@ impl Stream {
     }
 
     fn is_at_end(&self) -> bool {
-        self.finishing && !self.finished && self.queue.is_empty()
+        self.finishing && !self.finished && self.queue.is_empty() && !matches!(self.mode, Mode::Choosing(_))
     }
 
     fn is_agreed(&self) -> bool {
-        !matches!(self.mode, Mode::Proposing(..) | Mode::ProposingUnheard(_))
+        !matches!(self.mode, Mode::Proposing(..) | Mode::ProposingUnheard(_) | Mode::Choosing(_))
     }
 
     /// Whether both directions have ended.
@@ -279,11 +300,14 @@ pub(crate) struct Streams {
     /// Inbound streams by peer and protocol.
     inbound: Map<(PeerId, ProtocolName), usize>,
     timers: Timers<StreamId>,
+    /// See [`Config::write_queue`].
+    write_queue: usize,
 }
 
 impl Streams {
-    pub(crate) fn new(keys: HashKeys) -> Self {
-        Self { table: Arena::default(), inbound: Map::with_hasher(keys), timers: Timers::default() }
+    pub(crate) fn new(keys: HashKeys, write_queue: usize) -> Self {
+        let (table, inbound) = (Arena::default(), Map::with_hasher(keys));
+        Self { table, inbound, timers: Timers::default(), write_queue }
     }
 
     /// Adds a stream that is about to negotiate.
@@ -377,10 +401,22 @@ impl Queues for Streams {
     fn queued(&self, stream: StreamId) -> usize {
         self.get(stream).map_or(0, |s| s.queued)
     }
+
+    fn limit(&self, stream: StreamId) -> usize {
+        self.get(stream).map_or(0, |_| self.write_queue)
+    }
 }
 
 /// How full the write queues are.
 pub trait Queues: std::fmt::Debug {
     /// Bytes sent on `stream` that have not been taken by its connection; 0 if the id is stale.
     fn queued(&self, stream: StreamId) -> usize;
+
+    /// Most bytes that may be queued on `stream`; one frame alone may be longer. 0 if the id is stale.
+    fn limit(&self, stream: StreamId) -> usize;
+
+    /// How many bytes there is room for on `stream`, the lengths before frames included.
+    fn room(&self, stream: StreamId) -> usize {
+        self.limit(stream).saturating_sub(self.queued(stream))
+    }
 }

@@ -10,7 +10,13 @@
 //!
 //! A circuit's address is its relay's; who is at the other end is judged when that has been proved.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+    sync::Arc,
+};
 
 use libp2p_identity::PeerId;
 use peerless_proto::keys::parse_peer_id;
@@ -20,6 +26,7 @@ use crate::{
     errors::{Denial, Denied, Point},
     names::Direction,
     network::{Network, NetworkMap},
+    time::Instant,
 };
 
 /// Whom we talk to. What is denied is denied, whatever else is said of it. If anything is allowed by name, nothing else
@@ -155,9 +162,16 @@ pub struct Gate {
     allow_peers: BTreeSet<PeerId>,
     deny_networks: NetworkMap<()>,
     deny_peers: BTreeSet<PeerId>,
+    /// Peers that behaviours want nothing to do with, until then.
+    denied_until: BTreeMap<PeerId, Instant>,
+    /// The same by when it ends.
+    ends: BTreeSet<(Instant, PeerId)>,
     allow_private: bool,
     gater: Option<Gater>,
 }
+
+/// Most peers that are denied for a time; those whose time is over first make room for more.
+const MAX_DENIED: usize = 10_000;
 
 impl Gate {
     /// With the lists of `config`.
@@ -167,6 +181,8 @@ impl Gate {
             allow_peers: config.allow_peers,
             deny_networks: config.deny_networks.into_iter().collect(),
             deny_peers: config.deny_peers,
+            denied_until: BTreeMap::new(),
+            ends: BTreeSet::new(),
             allow_private: config.allow_private,
             gater: config.gater,
         }
@@ -204,6 +220,32 @@ impl Gate {
         }
     }
 
+    /// Denies a peer until then, whatever was said of it before; it stays denied if it is on the deny list too.
+    pub fn deny_until(&mut self, peer: PeerId, until: Instant) {
+        if let Some(before) = self.denied_until.insert(peer, until) {
+            self.ends.remove(&(before, peer));
+        }
+        self.ends.insert((until, peer));
+        if self.denied_until.len() > MAX_DENIED
+            && let Some((_, first)) = self.ends.pop_first()
+        {
+            self.denied_until.remove(&first);
+        }
+    }
+
+    /// Until when a peer is denied, if that is for a time.
+    pub fn denied_until(&self, peer: &PeerId) -> Option<Instant> {
+        self.denied_until.get(peer).copied()
+    }
+
+    /// Time has passed.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some((_, peer)) = self.ends.first().copied().filter(|(until, _)| *until <= now) {
+            self.ends.pop_first();
+            self.denied_until.remove(&peer);
+        }
+    }
+
     /// Whether to talk to addresses that are not reachable from everywhere.
     pub fn set_allow_private(&mut self, allow: bool) {
         self.allow_private = allow;
@@ -233,7 +275,7 @@ impl Gate {
 
     /// Unless this is all that `is_all` there will be to know, an unknown address or peer may still be on the allow list.
     fn lists(&self, ip: Option<IpAddr>, peer: Option<&PeerId>, is_all: bool) -> Result<(), Denial> {
-        if peer.is_some_and(|peer| self.deny_peers.contains(peer)) {
+        if peer.is_some_and(|peer| self.deny_peers.contains(peer) || self.denied_until.contains_key(peer)) {
             return Err(Denial::Peer);
         }
         for face in ip.map(special::faces).unwrap_or_default() {

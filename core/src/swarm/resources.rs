@@ -207,6 +207,28 @@ impl Resources {
         Ok(())
     }
 
+    /// A stream turns out to speak another protocol of the same service.
+    ///
+    /// # Errors
+    /// If there are too many of that protocol; nothing has changed then.
+    pub fn change_protocol(&mut self, id: StreamShare, protocol: &ProtocolName) -> Result<(), Exceeded> {
+        let Some(stream) = self.streams.get(id) else { return Ok(()) };
+        let Some((service, before)) = stream.purpose.clone().filter(|(_, before)| before != protocol) else {
+            return Ok(());
+        };
+        let usage = stream.usage();
+        let of_protocol = self.protocols.get(protocol).copied().unwrap_or_default();
+        let admitted = self.check(Scope::Protocol, &self.limits.protocol, &of_protocol, &usage);
+        self.count(admitted)?;
+        self.protocols.entry(before.clone()).or_default().sub(&usage);
+        forget_empty(&mut self.protocols, &before);
+        self.protocols.entry(protocol.clone()).or_default().add(&usage);
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.purpose = Some((service, protocol.clone()));
+        }
+        Ok(())
+    }
+
     /// Sets how many bytes a stream has queued. Less is always possible.
     pub fn set_queued(&mut self, id: StreamShare, bytes: usize) -> Result<(), Exceeded> {
         let Some(stream) = self.streams.get(id) else { return Ok(()) };

@@ -73,6 +73,10 @@ impl Queues for NoQueues {
     fn queued(&self, _: StreamId) -> usize {
         0
     }
+
+    fn limit(&self, _: StreamId) -> usize {
+        256 << 10
+    }
 }
 
 impl<B: Behaviour> Party<B> {
@@ -359,7 +363,7 @@ impl Crowd {
     fn carry_out(&mut self, who: Who, actions: VecDeque<Action>) {
         for action in actions {
             match (action, who) {
-                (Action::Open { token, connection, protocol }, Who::Peer(member)) => {
+                (Action::Open { token, connection, protocol, .. }, Who::Peer(member)) => {
                     let result = self.open(member, connection, &protocol);
                     self.inputs.push_back((who, Input::Reply(token, Reply::Stream(result))));
                 }

@@ -1,8 +1,8 @@
 //! A behaviour that keeps what it is told, and asks for whatever a test has it ask for.
 
 use peerless_core::{
-    behaviour::{Behaviour, Context, Input, Reply},
-    ids::Token,
+    behaviour::{Behaviour, Context, Input, Reply, StreamEvent},
+    ids::{StreamId, Token},
     names::{Framing, ProtocolName, ProtocolSpec},
     node::Config,
 };
@@ -43,6 +43,33 @@ impl Probe {
             _ => None,
         })
     }
+
+    /// What happened to streams, oldest first.
+    pub(crate) fn on_streams(&self) -> impl Iterator<Item = (StreamId, &StreamEvent)> {
+        self.inputs.iter().filter_map(|input| match input {
+            Input::Stream(stream, event) => Some((*stream, event)),
+            _ => None,
+        })
+    }
+
+    /// The latest stream that a remote opened.
+    pub(crate) fn accepted(&self) -> Option<StreamId> {
+        self.on_streams()
+            .filter(|(_, event)| matches!(event, StreamEvent::Accepted { .. }))
+            .last()
+            .map(|(id, _)| id)
+    }
+
+    /// The frames that came.
+    pub(crate) fn frames(&self) -> Vec<&[u8]> {
+        let mut frames = Vec::new();
+        for (_, event) in self.on_streams() {
+            if let StreamEvent::Frame(frame) = event {
+                frames.push(&frame[..]);
+            }
+        }
+        frames
+    }
 }
 
 impl Behaviour for Probe {
@@ -81,4 +108,9 @@ pub(crate) fn of(world: &World, host: HostId) -> &Probe {
 /// Lets things happen until the probe has what is looked for.
 pub(crate) fn wait<T>(world: &mut World, host: HostId, pick: impl Fn(&Probe) -> Option<T>) -> T {
     world.run_until(secs(120), |world| pick(of(world, host))).expect("the probe waited in vain")
+}
+
+/// Gives a node a probe that speaks these protocols.
+pub(crate) fn add_speaking(protocols: &'static [&'static str]) -> impl Fn(&mut Config) {
+    move |config| config.behaviours.push(Box::new(Probe::speaking(protocols, 1 << 20)))
 }

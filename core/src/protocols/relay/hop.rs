@@ -468,7 +468,7 @@ impl Behaviour for Hop {
                 StreamEvent::Frame(frame) => self.on_frame(cx, stream, &frame),
                 StreamEvent::Finished => self.on_stream_end(cx, stream, false),
                 StreamEvent::Reset(_) => self.on_stream_end(cx, stream, true),
-                StreamEvent::Drained | StreamEvent::Stopped(_) => {}
+                StreamEvent::Drained | StreamEvent::Stopped(_) | StreamEvent::Agreed { .. } => {}
             },
             Input::Reply(token, Reply::Stream(result)) => self.on_opened(cx, token, result),
             Input::Reply(token, Reply::Spliced(report)) => self.on_spliced(cx, token, report),

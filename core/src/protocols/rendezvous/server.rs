@@ -427,7 +427,7 @@ impl Behaviour for Server {
                 }
                 StreamEvent::Frame(frame) => self.on_frame(cx, stream, &frame),
                 StreamEvent::Drained => self.on_drained(cx, stream),
-                StreamEvent::Stopped(_) => {}
+                StreamEvent::Stopped(_) | StreamEvent::Agreed { .. } => {}
                 StreamEvent::Finished => self.on_finished(cx, stream),
                 StreamEvent::Reset(_) => drop(self.remove(stream)),
             },
