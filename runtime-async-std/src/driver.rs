@@ -176,8 +176,7 @@ impl Driver {
             state.node.shutdown(now);
         }
         if self.watch.changed(cx) {
-            let wildcards = self.sockets.iter().enumerate().filter(|(_, s)| s.local().ip().is_unspecified());
-            for (index, socket) in wildcards {
+            for (index, socket) in self.sockets.iter().enumerate() {
                 state.node.handle_socket(now, SocketId(index as u32), Some(socket.bound()));
             }
         }

@@ -123,9 +123,7 @@ impl Runtime {
             return;
         }
         for (index, socket) in self.sockets.iter().enumerate() {
-            if socket.local().ip().is_unspecified() {
-                self.node.handle_socket(now, SocketId(index as u32), Some(socket.bound()));
-            }
+            self.node.handle_socket(now, SocketId(index as u32), Some(socket.bound()));
         }
     }
 

@@ -241,8 +241,7 @@ impl Driver {
         if !self.interfaces.changed() {
             return;
         }
-        let wildcards = self.sockets.iter().enumerate().filter(|(_, s)| s.local().ip().is_unspecified());
-        for (index, socket) in wildcards {
+        for (index, socket) in self.sockets.iter().enumerate() {
             self.node.handle_socket(self.clock.now(), SocketId(index as u32), Some(socket.bound()));
         }
     }

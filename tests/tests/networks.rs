@@ -6,6 +6,7 @@ use peerless_core::{
     ids::{QueryId, SocketId},
     node::Event,
     protocols::relay::client::{self, AutoRelay, When},
+    swarm::addresses::AddressSource,
 };
 use peerless_tests::{
     host::HostId,
@@ -148,6 +149,30 @@ fn a_network_without_a_dhcp_server_is_one_too() {
     };
     assert_eq!(gained(&mut w, &["127.0.0.1"]), 0);
     assert_eq!(gained(&mut w, &["127.0.0.1", "169.254.7.7"]), 1);
+    w.shutdown();
+}
+
+#[test]
+fn the_address_of_a_socket_is_told_only_while_the_machine_has_it() {
+    let mut w = World::new(14);
+    let here = w.host("A").start();
+    let has = |w: &mut World, ips: &[&str]| {
+        let reachable = ips.iter().map(|ip| ip.parse().expect("an IP address")).collect();
+        let local = "80.7.7.7:4002".parse().expect("a socket address");
+        let bound = peerless_core::node::Bound { local, reachable };
+        w.command(here, |node, now| node.handle_socket(now, SocketId(7), Some(bound)));
+        let own = w.node(here).addresses().of(AddressSource::Listen);
+        let is_told = own.filter(|address| address.to_string().starts_with("/ip4/80.7.7.7/")).count();
+        (is_told, counter(w, here, "network.addresses_gained"))
+    };
+    assert_eq!(has(&mut w, &[]), (1, 0));
+    assert_eq!(
+        has(&mut w, &["127.0.0.1", "80.8.8.8"]),
+        (0, 0),
+        "it is gone, and others are not the socket's"
+    );
+    assert_eq!(has(&mut w, &["127.0.0.1", "80.8.8.8"]), (0, 0));
+    assert_eq!(has(&mut w, &[]), (1, 1), "it is back, and a network with it");
     w.shutdown();
 }
 

@@ -104,7 +104,8 @@ pub use crate::{
 pub struct Bound {
     /// The socket's local address.
     pub local: SocketAddr,
-    /// If that is a wildcard: the addresses of the machine's interfaces.
+    /// If that is a wildcard: the addresses of the machine's interfaces. Else none, or, if the machine does not have the
+    /// socket's address any more, those that it has: until it is back, nobody is told of that address.
     pub reachable: Vec<IpAddr>,
 }
 

@@ -54,21 +54,27 @@ impl Node {
 
 /// The addresses by which packets of a socket may reach others.
 fn own_ips(bound: Option<&Bound>) -> Vec<IpAddr> {
-    let Some(Bound { local, reachable }) = bound else { return Vec::new() };
-    let all = reachable.iter().copied().chain([local.ip()]);
+    let Some(bound @ Bound { local, reachable }) = bound else { return Vec::new() };
+    let all =
+        if local.ip().is_unspecified() { reachable.clone() } else { fixed(bound).into_iter().collect() };
     let is_own = |ip: &IpAddr| {
         // Every interface has one of IPv6; one of IPv4 is a network without a DHCP server (RFC 3927).
         let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         ip.is_ipv4() == local.is_ipv4() && !ip.is_unspecified() && !ip.is_loopback() && !is_link_local
     };
-    all.filter(is_own).collect()
+    all.into_iter().filter(is_own).collect()
+}
+
+/// The one address that a socket is bound to, if the machine has it.
+fn fixed(Bound { local, reachable }: &Bound) -> Option<IpAddr> {
+    Some(local.ip()).filter(|ip| reachable.is_empty() || reachable.contains(ip))
 }
 
 /// The addresses by which a socket can be reached.
 fn listen_addresses(bound: Option<&Bound>) -> Vec<Multiaddr> {
-    let Some(Bound { local, reachable }) = bound else { return Vec::new() };
+    let Some(bound @ Bound { local, reachable }) = bound else { return Vec::new() };
     if !local.ip().is_unspecified() {
-        return vec![address::quic_v1(*local)];
+        return fixed(bound).map(|_| address::quic_v1(*local)).into_iter().collect();
     }
     // A link-local address means nothing without a zone, which multiaddrs of QUIC do not carry.
     let is_usable = |ip: &&IpAddr| match ip {

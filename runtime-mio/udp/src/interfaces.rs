@@ -12,12 +12,15 @@ use peerless_core::node::Bound;
 /// How often the interfaces are looked at where the system does not tell of changes.
 const POLL: Duration = Duration::from_secs(5);
 
-/// What the node is told of a socket: for a wildcard address also the machine's addresses.
+/// What the node is told of a socket: for a wildcard address also the machine's addresses, as for one that it has not.
 ///
 /// # Errors
 /// The system does not tell its addresses.
 pub fn bound(local: SocketAddr) -> io::Result<Bound> {
-    let reachable = if local.ip().is_unspecified() { addresses()? } else { Vec::new() };
+    let mut reachable = addresses()?;
+    if reachable.contains(&local.ip()) {
+        reachable.clear();
+    }
     Ok(Bound { local, reachable })
 }
 

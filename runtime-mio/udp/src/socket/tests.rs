@@ -99,5 +99,8 @@ fn a_wildcard_socket_is_reachable_at_the_interfaces() {
     let wildcard = bind_to("0.0.0.0:0", 1 << 16);
     let reachable = wildcard.bound().reachable;
     assert!(reachable.contains(&"127.0.0.1".parse().unwrap()));
-    assert_eq!(bind().bound().reachable, Vec::<IpAddr>::new());
+    assert_eq!(bind().bound().reachable, Vec::<IpAddr>::new(), "the machine has the address");
+    // That the machine has it no more is told by what it has.
+    let gone = crate::bound("192.0.2.1:4001".parse().unwrap()).unwrap().reachable;
+    assert!(gone.contains(&"127.0.0.1".parse().unwrap()) && !gone.contains(&"192.0.2.1".parse().unwrap()));
 }
