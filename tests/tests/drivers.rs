@@ -215,9 +215,9 @@ fn the_drivers_are_small() {
     let counts: [(&str, usize, usize); 6] = [
         // What all of them share.
         ("peerless-udp", library("runtime-mio/udp/src"), 700),
-        ("peerless-mio", library("runtime-mio/src") - lines_of_code(&blocking), 700),
+        ("peerless-mio", library("runtime-mio/src") - lines_of_code(&blocking), 720),
         ("peerless-mio, blocking", blocking_lines, 480),
-        ("peerless-async-std", library("runtime-async-std/src"), 700),
+        ("peerless-async-std", library("runtime-async-std/src"), 720),
         ("tokio_node", example("tokio_node.rs"), 250),
         ("std_node", example("std_node.rs"), 80),
     ];
